@@ -1,0 +1,286 @@
+"""SteeredHF: lm-eval's ``hf`` model with a steering plan, registered as ``steered_hf``."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import transformers
+from lm_eval.models.huggingface import HFLM
+from lm_eval.models.utils import Collator
+from lm_eval.models.utils_hf import stop_sequences_criteria
+from tqdm import tqdm
+
+from lm_eval_steer import __version__
+from lm_eval_steer.attach import attach, check_finite, generation_requests
+from lm_eval_steer.errors import ConfigError, ForeignCacheError
+from lm_eval_steer.fingerprint import fingerprint
+from lm_eval_steer.layout import probe_layout
+from lm_eval_steer.model_args import check_unknown, parse_arguments
+from lm_eval_steer.plan import SteeringPlan
+from lm_eval_steer.positions import Batch
+from lm_eval_steer.scored_rows import Group, Row, TokenRequest, group_requests, mixes_boundaries, plan_rows
+
+_CACHE_KEY = "lm_eval_steer:plan"
+
+
+class SteeredHF(HFLM):  # type: ignore[misc]
+    """A Hugging Face causal LM whose activations are edited while lm-eval scores or generates.
+
+    A plan that is neutral (no placement, or λ = 0 with a neutral operation) takes the inherited path untouched, so
+    the numbers are bit-identical to ``hf``; its scopes are resolved and counted all the same. One exception: where
+    lm-eval's logits cache mixes answer lengths over equal tokens, and is wrong, the answers are those of
+    ``hf,logits_cache=False``.
+
+    Args:
+        pretrained: folder, hub name, or a loaded model.
+        vector: name or file of a vector; several with ``;``.
+        layer: ``12``, ``10-14`` (together), ``10;12``, ``all``; needed unless the file has one layer.
+        multiplier: λ.
+        operation: ``add``, ``add_norm_preserving``, ``ablate`` or ``clamp``.
+        scope: which tokens (see :mod:`lm_eval_steer.scope`).
+        normalize: ``none``, ``unit``, ``dose`` or ``set``.
+        skip_first: leave the first real token alone.
+        site: where in the block; the vector's own by default.
+        vector_layer: take the vector of this layer, whatever layer it is applied at.
+        allow_foreign_vector: accept a vector made on another model.
+        spec: a YAML or JSON file (or a mapping) with ``placements``, in place of the arguments above.
+        plan: a ready :class:`SteeringPlan`, in place of all of them (Python only).
+        **kwargs: whatever ``hf`` takes.
+
+    Raises:
+        ConfigError: an argument that has no single meaning, or looks like one of ours misspelt.
+        InputError: a vector that cannot be read, or does not belong to this model.
+    """
+
+    def __init__(
+        self,
+        pretrained: Any,
+        *,
+        vector: Any = None,
+        layer: Any = None,
+        multiplier: Any = None,
+        operation: Any = None,
+        scope: Any = None,
+        normalize: Any = None,
+        skip_first: Any = None,
+        site: Any = None,
+        vector_layer: Any = None,
+        allow_foreign_vector: Any = None,
+        spec: Any = None,
+        plan: SteeringPlan | None = None,
+        **kwargs: Any,
+    ) -> None:
+        known = inspect.signature(HFLM.__init__).parameters
+        check_unknown([name for name in kwargs if name not in known])
+        own = {
+            "vector": vector,
+            "layer": layer,
+            "multiplier": multiplier,
+            "operation": operation,
+            "scope": scope,
+            "normalize": normalize,
+            "skip_first": skip_first,
+            "site": site,
+            "vector_layer": vector_layer,
+            "spec": spec,
+        }
+        if plan is not None and any(value is not None for value in own.values()):
+            raise ConfigError("plan is given together with arguments that describe one; give either.")
+        request = parse_arguments({**own, "allow_foreign_vector": allow_foreign_vector})
+        super().__init__(pretrained, **kwargs)
+        if self.backend != "causal":
+            raise ConfigError(f"steered_hf steers causal models; {self.backend} models are not supported.")
+        layout = probe_layout(self.model)
+        self._fingerprint = fingerprint(self.model, layout, self.tokenizer)
+        self.steering = attach(
+            self.model,
+            plan if plan is not None else request.resolve(layout.n_layers),
+            tokenizer=self.tokenizer,
+            layout=layout,
+            allow_foreign_vector=request.allow_foreign_vector,
+        )
+
+    def set_cache_hook(self, cache_hook: Any) -> None:
+        """Take lm-eval's response cache, if its answers are of this plan and model.
+
+        Raises:
+            ForeignCacheError: it holds answers of another plan or model, or of plain ``hf``.
+        """
+        database = cache_hook.dbdict
+        if database is not None:
+            identity = f"plan {self.steering.plan.id} model {self._fingerprint.weights}"
+            found = database.get(_CACHE_KEY)
+            if found is None and len(database) > 0:
+                found = "another model class"
+            if found not in (None, identity):
+                raise ForeignCacheError(
+                    f"this response cache holds answers of {found}, and this run is {identity}. lm-eval's cache keys "
+                    "hold the request only, so it would return the other's answers. Give each plan its own --use_cache."
+                )
+            database[_CACHE_KEY] = identity
+        super().set_cache_hook(cache_hook)
+
+    def get_model_info(self) -> dict[str, Any]:
+        """Return lm-eval's facts of the model, and ``steering``: the resolved plan, its id, and what it did.
+
+        Raises:
+            UntouchedError: requests were run and a placement steered no token.
+        """
+        self.steering.check_touched()
+        info: dict[str, Any] = super().get_model_info()
+        info["steering"] = {
+            "version": __version__,
+            "plan": self.steering.plan.to_dict(),
+            "neutral": self.steering.plan.neutral,
+            "foreign_vectors": self.steering.foreign,
+            "fingerprint": vars(self._fingerprint),
+            "requests": self.steering.requests,
+            "done": self.steering.report(),
+        }
+        return info
+
+    def _detect_batch_size(self, requests: Sequence[Any] | None = None, pos: int = 0) -> int:
+        with self.steering.paused():
+            return int(super()._detect_batch_size(requests, pos))
+
+    def _loglikelihood_tokens(
+        self, requests: list[TokenRequest], disable_tqdm: bool = False, override_bs: int | None = None
+    ) -> list[tuple[float, bool]]:
+        groups = group_requests(requests, self.max_length, share=self.logits_cache)
+        if self.steering.plan.neutral:
+            spans = {number: self.steering.spans(group.view) for group in groups for number in group.members}
+            lengths = {number: len(group.view.tokens) for group in groups for number in group.members}
+            self.steering.count([spans[n] for n in sorted(spans)], [lengths[n] for n in sorted(spans)])
+            if not (self.logits_cache and mixes_boundaries(requests)):
+                answers: list[tuple[float, bool]] = super()._loglikelihood_tokens(requests, disable_tqdm, override_bs)
+                return answers
+        return self._score(requests, groups, disable_tqdm, override_bs)
+
+    def _score(
+        self, requests: list[TokenRequest], groups: list[Group], disable_tqdm: bool, override_bs: int | None
+    ) -> list[tuple[float, bool]]:
+        """Score ``groups`` by batches of rows, each with the positions its scopes name."""
+        rows = plan_rows(groups, self.steering)
+        pieces: list[list[torch.Tensor]] = [[] for _ in groups]
+        answers: list[tuple[float, bool]] = [(0.0, False)] * len(requests)
+        left = _row_counts(rows, len(groups))
+        with tqdm(
+            total=len(requests), disable=disable_tqdm or self.rank != 0, desc="Running loglikelihood requests"
+        ) as bar:
+            for chunk in self._row_batches(rows, groups, requests, override_bs):
+                for row, log_probs in zip(chunk, self._row_log_probs(chunk, groups), strict=True):
+                    pieces[row.group].append(log_probs)
+                    left[row.group] -= 1
+                    if left[row.group] == 0:
+                        self._answer(requests, groups[row.group], torch.cat(pieces[row.group]), answers)
+                        pieces[row.group] = []
+                        bar.update(len(groups[row.group].members))
+        return answers
+
+    def _row_batches(
+        self, rows: list[Row], groups: list[Group], requests: list[TokenRequest], override_bs: int | None
+    ) -> Any:
+        size, scheduler = self.batch_size, None
+        if size == "auto":
+            size = override_bs or 0
+            if not override_bs and rows:
+                self.batch_sizes: dict[int, int] = {}
+                longest = [requests[groups[row.group].members[0]] for row in rows]
+                scheduler = lambda position, _rows: self._batch_scheduler(position, longest)  # noqa: E731
+        return Collator.get_chunks(rows, n=size, fn=scheduler)
+
+    def _row_log_probs(self, chunk: list[Row], groups: list[Group]) -> list[torch.Tensor]:
+        """Return for each row the log-probabilities ``[reads, vocabulary]`` at the positions it reads."""
+        views = [groups[row.group].view for row in chunk]
+        lengths = [len(view.tokens) for view in views]
+        width = max(lengths)
+        padded = [list(view.tokens) + [0] * (width - n) for view, n in zip(views, lengths, strict=True)]
+        inputs = torch.tensor(padded, dtype=torch.long, device=self.device)
+        batch = Batch(lengths, [0] * len(chunk), width)
+        with self.steering.forward(batch, [row.spans for row in chunk]):
+            logits = self._model_call(inputs)
+        result = []
+        for row, one in zip(chunk, logits, strict=True):
+            part = torch.log_softmax(one[row.first_read : row.first_read + row.reads], dim=-1, dtype=self.softmax_dtype)
+            check_finite(part, self.steering.plan)
+            result.append(part)
+        return result
+
+    def _answer(
+        self, requests: list[TokenRequest], group: Group, log_probs: torch.Tensor, answers: list[tuple[float, bool]]
+    ) -> None:
+        greedy = log_probs.argmax(dim=-1)
+        for number in group.members:
+            strings, _, answer = requests[number]
+            tokens = torch.tensor(answer, dtype=torch.long, device=log_probs.device)
+            total = float(torch.gather(log_probs, 1, tokens[:, None]).squeeze(-1).sum())
+            answers[number] = (total, bool((greedy == tokens).all()))
+            if strings is not None:
+                self.cache_hook.add_partial("loglikelihood", strings, answers[number])
+
+    def _model_generate(self, context: torch.Tensor, max_length: int, stop: list[str], **kwargs: Any) -> torch.Tensor:
+        mask = kwargs.get("attention_mask")
+        if self.steering.plan.neutral:
+            requests = generation_requests(context, mask)
+            # Every forward after the first adds one token to each row that the scope leaves open.
+            self.steering.count([self.steering.spans(r) for r in requests], [len(r.tokens) for r in requests])
+            return self._inherited_generate(context, max_length, stop, kwargs)
+        kwargs["logits_processor"] = transformers.LogitsProcessorList(
+            [*kwargs.get("logits_processor", ()), _FiniteLogits(self.steering.plan)]
+        )
+        with self.steering.generation(context, mask):
+            if any(placement.scope.kind == "each_last" for placement in self.steering.plan.placements):
+                return self._generate_uncached(context, max_length, stop, kwargs)
+            return self._inherited_generate(context, max_length, stop, kwargs)
+
+    def _inherited_generate(
+        self, context: torch.Tensor, max_length: int, stop: list[str], kwargs: Mapping[str, Any]
+    ) -> torch.Tensor:
+        generated: torch.Tensor = super()._model_generate(context, max_length, stop, **kwargs)
+        return generated
+
+    def _generate_uncached(
+        self, context: torch.Tensor, max_length: int, stop: list[str], kwargs: Mapping[str, Any]
+    ) -> torch.Tensor:
+        """Generate as hf does, but recompute every step: ``each_last`` is defined that way."""
+        options = dict(kwargs)
+        temperature, sample = options.get("temperature", 0.0), options.get("do_sample")
+        if temperature == 0.0 and not sample:
+            options.pop("temperature", None)
+            options["do_sample"] = False
+        criteria = stop_sequences_criteria(self.tokenizer, stop, context.shape[1], context.shape[0])
+        with torch.autocast(
+            device_type=self.device.type,
+            dtype=self.mixed_precision_dtype,
+            enabled=self.mixed_precision_dtype is not None,
+        ):
+            generated: torch.Tensor = self.model.generate(
+                input_ids=context,
+                max_length=max_length,
+                stopping_criteria=criteria,
+                pad_token_id=self.tokenizer.pad_token_id,
+                use_cache=False,
+                **options,
+            )
+        return generated
+
+
+class _FiniteLogits(transformers.LogitsProcessor):  # type: ignore[misc]
+    """Stops a generation whose logits are no numbers, instead of decoding token 0 for ever."""
+
+    def __init__(self, plan: SteeringPlan) -> None:
+        self._plan = plan
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        check_finite(scores, self._plan)
+        return scores
+
+
+def _row_counts(rows: Sequence[Row], groups: int) -> list[int]:
+    counts = [0] * groups
+    for row in rows:
+        counts[row.group] += 1
+    return counts

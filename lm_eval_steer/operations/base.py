@@ -1,0 +1,50 @@
+"""The contract of an operation: what one edit does to one position."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from lm_eval_steer.hookpoint import Site
+
+
+class Operation(ABC):
+    """An edit ``h → h'`` of single positions, the same for every position it is given.
+
+    Attributes:
+        name: what model arguments, specs and tables call it.
+        neutral_at_zero: whether multiplier 0 leaves the model bit-identical.
+        default_sites: the sites it edits, at *every* layer, when the user names none; None for operations
+            that are placed at the vector's own site and layer.
+    """
+
+    name: ClassVar[str]
+    neutral_at_zero: ClassVar[bool]
+    default_sites: ClassVar[tuple[Site, ...] | None] = None
+
+    @abstractmethod
+    def edit(self, h: Tensor, vector: Tensor, multiplier: float, origin: Tensor | None) -> Tensor:
+        """Return the edited positions; ``h`` is not written to.
+
+        Args:
+            h: ``[n, d_model]``, float32 (float64 where the model is).
+            vector: ``[d_model]``, or ``[n, d_model]`` where each position has its own row; the dtype of ``h``.
+            multiplier: λ.
+            origin: ``[d_model]`` from which projections are taken, or None for zero.
+
+        Returns:
+            ``[n, d_model]`` in the dtype of ``h``.
+        """
+
+
+def unit(vector: Tensor) -> Tensor:
+    """Return v̂ = v/‖v‖ along the last dimension, ``[..., d_model]``."""
+    return vector / torch.linalg.vector_norm(vector, dim=-1, keepdim=True)
+
+
+def along(h: Tensor, direction: Tensor) -> Tensor:
+    """Return the projection h·v̂ of each position, ``[n, 1]``."""
+    return (h * direction).sum(dim=-1, keepdim=True)

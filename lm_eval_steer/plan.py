@@ -1,0 +1,204 @@
+"""SteeringPlan: which vectors are applied where, how, and how strongly; immutable and content-addressed."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from lm_eval_steer.errors import ConfigError, LayerError, VectorValueError
+from lm_eval_steer.files import content_id
+from lm_eval_steer.hookpoint import Hookpoint
+from lm_eval_steer.operations import get_operation
+from lm_eval_steer.scope import TokenScope
+from lm_eval_steer.suggest import choice_message
+from lm_eval_steer.vector import SteeringVector
+
+Normalize = Literal["none", "unit", "dose", "set"]
+NORMALIZE: tuple[Normalize, ...] = get_args(Normalize)
+
+
+@dataclass(frozen=True)
+class Placement:
+    """One vector at one hookpoint.
+
+    Attributes:
+        vector: where the direction comes from.
+        source: which of its tensors is used.
+        target: where it is applied; another layer than the source's is allowed and recorded.
+        operation: name of an operation.
+        multiplier: λ.
+        scope: which positions.
+        skip_first: leave the first real token, the attention sink, alone.
+        normalize: how ``scale`` came about, for the record.
+        scale: factor on the tensor, applied before λ.
+        file: the file or name the user gave, for the record.
+        file_sha256: hash of that file.
+    """
+
+    vector: SteeringVector
+    source: Hookpoint
+    target: Hookpoint
+    operation: str = "add"
+    multiplier: float = 1.0
+    scope: TokenScope = field(default_factory=lambda: TokenScope("after_prompt"))
+    skip_first: bool = False
+    normalize: Normalize = "none"
+    scale: float = 1.0
+    file: str | None = None
+    file_sha256: str | None = None
+
+    def __post_init__(self) -> None:
+        operation = get_operation(self.operation)
+        object.__setattr__(self, "multiplier", check_multiplier(self.multiplier))
+        tensor = self.vector.at(self.source.layer, self.source.site)
+        if self.vector.rows == "basis":
+            raise ConfigError(
+                f"vector {self.vector.name!r} declares rows: basis, which operation {operation.name} cannot use."
+            )
+        if self.vector.rows == "positions" and self.scope.kind not in ("front", "window"):
+            raise ConfigError(
+                f"vector {self.vector.name!r} has one row a position ({tensor.shape[0]} rows); "
+                f"use scope=front:{tensor.shape[0]} (or a window of that length), not {self.scope}."
+            )
+        if self.vector.rows == "positions" and self._scope_length() != tensor.shape[0]:
+            raise ConfigError(
+                f"scope {self.scope} and the {tensor.shape[0]} rows of vector {self.vector.name!r} differ."
+            )
+        if operation.name not in ("add", "add_norm_preserving") and bool(
+            (torch.linalg.vector_norm(tensor, dim=-1) == 0).any()
+        ):
+            raise VectorValueError(
+                f"operation {operation.name} wants a direction; {self.vector.name!r} is zero at {self.source}."
+            )
+
+    def _scope_length(self) -> int:
+        return self.scope.a if self.scope.kind == "front" else self.scope.b - self.scope.a
+
+    @property
+    def neutral(self) -> bool:
+        """Whether this placement leaves the model bit-identical."""
+        return self.multiplier == 0.0 and get_operation(self.operation).neutral_at_zero
+
+    def direction(self) -> Tensor:
+        """Return the tensor that is applied, without λ: ``scale · v``, ``[d_model]`` or ``[k, d_model]``, float32."""
+        tensor = self.vector.at(self.source.layer, self.source.site)
+        return tensor if self.scale == 1.0 else tensor * self.scale
+
+    def __str__(self) -> str:
+        shift = "" if self.source.layer == self.target.layer else f" (vector of layer {self.source.layer})"
+        skip = ", skip_first" if self.skip_first else ""
+        return (
+            f"{self.vector.name} {self.operation} {self.multiplier:g} at {self.target}{shift}, scope {self.scope}{skip}"
+        )
+
+    def identity(self) -> dict[str, Any]:
+        """Return what decides the numbers: the vector's content and how it is applied, no names or paths."""
+        return {
+            "vector": self.vector.id,
+            "source": str(self.source),
+            "target": str(self.target),
+            "operation": self.operation,
+            "multiplier": self.multiplier,
+            "scope": str(self.scope),
+            "skip_first": self.skip_first,
+            "scale": self.scale,
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return identity, names and provenance as JSON values."""
+        return {
+            **self.identity(),
+            "vector_name": self.vector.name,
+            "method": self.vector.provenance.method,
+            "control": self.vector.provenance.control,
+            "normalize": self.normalize,
+            "norm": float(torch.linalg.vector_norm(self.direction())),
+            "file": self.file,
+            "file_sha256": self.file_sha256,
+        }
+
+
+@dataclass(frozen=True)
+class SteeringPlan:
+    """All placements of one run, applied at a shared hookpoint in their order; empty means unsteered."""
+
+    placements: tuple[Placement, ...] = ()
+
+    def __post_init__(self) -> None:
+        seen: set[str] = set()
+        for placement in self.placements:
+            key = content_id({k: v for k, v in placement.identity().items() if k != "multiplier"})
+            if key in seen:
+                raise LayerError(f"the placement «{placement}» is given twice; to double it, double the multiplier.")
+            seen.add(key)
+
+    @property
+    def id(self) -> str:
+        """Content id: 16 hexadecimal digits over what decides the numbers; ``unsteered`` for the empty plan."""
+        if not self.placements:
+            return "unsteered"
+        return content_id([placement.identity() for placement in self.placements])
+
+    @property
+    def neutral(self) -> bool:
+        """Whether the whole plan leaves the model bit-identical."""
+        return all(placement.neutral for placement in self.placements)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the resolved plan as JSON values, id included."""
+        return {"id": self.id, "placements": [placement.to_dict() for placement in self.placements]}
+
+
+def check_multiplier(value: object) -> float:
+    """Return λ as a float.
+
+    Raises:
+        ConfigError: it is no number, or NaN or infinite (``1e400`` is infinite too).
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ConfigError(f"multiplier {value!r} is no number.")
+    number = float(value)
+    if not math.isfinite(number):
+        raise ConfigError(f"multiplier {value!r} is not finite; write a number such as 1.5 (1e400 is infinite too).")
+    return number + 0.0  # −0.0 and 0.0 are one plan
+
+
+def normalized_scale(
+    vector: SteeringVector, source: Hookpoint, target: Hookpoint, normalize: str, peers: tuple[SteeringVector, ...]
+) -> float:
+    """Return the factor that ``normalize`` puts on a tensor.
+
+    ``none`` 1; ``unit`` 1/‖v‖; ``dose`` mean‖h‖/‖v‖ with h at the target, so that λ is the relative dose; ``set``
+    mean over the named vectors of ‖v‖ at this hookpoint, over ‖v‖ (CAA's "normalized").
+
+    Raises:
+        ConfigError: an unknown word, or ``set`` with one vector.
+        VectorValueError: the tensor is zero, or the file does not know its activation norms.
+    """
+    if normalize not in NORMALIZE:
+        raise ConfigError(choice_message("normalize", str(normalize), NORMALIZE))
+    if normalize == "none":
+        return 1.0
+    norm = vector.norms()[str(source)]
+    if norm == 0.0:
+        raise VectorValueError(
+            f"vector {vector.name!r} is zero at {source}; normalize={normalize} has nothing to scale."
+        )
+    if normalize == "unit":
+        return 1.0 / norm
+    if normalize == "dose":
+        stream = vector.provenance.activation_norms.get(str(target))
+        if stream is None:
+            raise VectorValueError(
+                f"vector {vector.name!r} does not record the residual norm at {target}, which normalize=dose needs; "
+                "extract it again with this version, or use normalize=unit."
+            )
+        return float(stream) / norm
+    if len(peers) < 2:
+        raise ConfigError("normalize=set rescales to the mean norm of several vectors; name two or more with ';'.")
+    norms = [float(torch.linalg.vector_norm(peer.at(source.layer, source.site))) for peer in peers]
+    return sum(norms) / len(norms) / norm
