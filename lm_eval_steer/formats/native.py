@@ -59,14 +59,14 @@ def load_vector(path: Path | str) -> SteeringVector:
     head = _head(Path(path), metadata)
     plain: dict[Hookpoint, Tensor] = {}
     origins: dict[Hookpoint, Tensor] = {}
-    for key, value in tensors.items():
-        if not value.is_floating_point() and not value.is_complex():
-            raise VectorFileError(f"{path}: tensor {key!r} holds {value.dtype}, not floating-point numbers.")
-        if key.startswith(_ORIGIN):
-            origins[parse_hookpoint(key.removeprefix(_ORIGIN))] = value
-        else:
-            plain[parse_hookpoint(key)] = value
     try:
+        for key, value in tensors.items():
+            if not value.is_floating_point() and not value.is_complex():
+                raise VectorFileError(f"tensor {key!r} holds {value.dtype}, not floating-point numbers.")
+            if key.startswith(_ORIGIN):
+                origins[parse_hookpoint(key.removeprefix(_ORIGIN))] = value
+            else:
+                plain[parse_hookpoint(key)] = value
         provenance = Provenance.from_dict(head["provenance"])
         vector = SteeringVector(str(head["name"]), plain, provenance, head.get("rows"), origins)
     except InputError as error:
