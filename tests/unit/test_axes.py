@@ -1,0 +1,41 @@
+"""Axes of layers and multipliers."""
+
+from __future__ import annotations
+
+import pytest
+
+from lm_eval_steer.axes import parse_layers, parse_multipliers
+from lm_eval_steer.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("all", (0, 1, 2, 3)), ("2", (2,)), ("1-3", (1, 2, 3)), ("0,2-3", (0, 2, 3)), ("3,1", (1, 3))],
+)
+def test_layers(text: str, expected: tuple[int, ...]) -> None:
+    assert parse_layers(text, range(4)) == expected
+
+
+@pytest.mark.parametrize("text", ["", "4", "-1", "1-", "a", "1,1", "1-2,2", "1.0", "3-1"])
+def test_layers_refused(text: str) -> None:
+    with pytest.raises(ConfigError):
+        parse_layers(text, range(4))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("-1,0,1", (-1, 0, 1)),
+        ("-2:2:0.5", (-2, -1.5, -1, -0.5, 0, 0.5, 1, 1.5, 2)),
+        ("0.3", (0.3,)),
+        ("0:0.3:0.1", (0, 0.1, 0.2, 0.3)),
+    ],
+)
+def test_multipliers(text: str, expected: tuple[float, ...]) -> None:
+    assert parse_multipliers(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "nan", "inf", "1e400", "1:2", "2:1:1", "1:2:0", "1,1", "a"])
+def test_multipliers_refused(text: str) -> None:
+    with pytest.raises(ConfigError):
+        parse_multipliers(text)
