@@ -1,0 +1,80 @@
+"""Extraction: from contrast pairs to a steering vector with its controls and statistics.
+
+:func:`lm_eval_steer.extraction.extract.extract` does all of it. A *method* is an estimator with what it reads; the
+presets below carry the field's names. A package adds an estimator under the entry-point group
+``lm_eval_steer.estimators``; its name is then a method too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+
+from lm_eval_steer.errors import ConfigError
+from lm_eval_steer.extraction.base import Estimator, PairActivations
+from lm_eval_steer.extraction.mean_difference import MeanDifference
+from lm_eval_steer.extraction.pairs import Kind
+from lm_eval_steer.extraction.prompts import Position
+from lm_eval_steer.suggest import choice_message
+
+ESTIMATORS: dict[str, Estimator] = {estimator.name: estimator for estimator in (MeanDifference(),)}
+
+
+@dataclass(frozen=True)
+class Method:
+    """An estimator with what it reads.
+
+    Attributes:
+        name: what ``--method`` calls it.
+        estimator: name of the estimator.
+        kind: how pairs are shown to the model.
+        position: which tokens of the answer are read.
+    """
+
+    name: str
+    estimator: str
+    kind: Kind
+    position: Position
+
+
+PRESETS: dict[str, Method] = {
+    method.name: method
+    for method in (
+        Method("caa", "mean_difference", "letter", "letter"),
+        Method("mean_text", "mean_difference", "text", "answer"),
+    )
+}
+
+__all__ = ["ESTIMATORS", "PRESETS", "Estimator", "Method", "PairActivations", "get_estimator", "get_method"]
+
+
+def get_method(name: str) -> Method:
+    """Return the method called ``name``: a preset, or an estimator with its own defaults.
+
+    Raises:
+        ConfigError: there is none; the message lists ours.
+    """
+    if name in PRESETS:
+        return PRESETS[name]
+    try:
+        estimator = get_estimator(name)
+    except KeyError:
+        raise ConfigError(choice_message("method", str(name), [*PRESETS, *ESTIMATORS])) from None
+    return Method(name, name, estimator.kind, estimator.position)
+
+
+def get_estimator(name: str) -> Estimator:
+    """Return the estimator called ``name``, ours or an installed plugin's.
+
+    Raises:
+        KeyError: there is none.
+        ConfigError: a plugin's is no :class:`Estimator`.
+    """
+    if name in ESTIMATORS:
+        return ESTIMATORS[name]
+    for point in entry_points(group="lm_eval_steer.estimators", name=name):
+        estimator = point.load()()
+        if not isinstance(estimator, Estimator):
+            raise ConfigError(f"the plugin estimator {name!r} ({point.value}) does not implement Estimator.")
+        return estimator
+    raise KeyError(name)

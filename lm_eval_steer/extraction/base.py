@@ -1,0 +1,73 @@
+"""The contract of an estimator: from captured activations to one direction a hookpoint."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from lm_eval_steer.extraction.pairs import Kind
+from lm_eval_steer.extraction.prompts import Position
+from lm_eval_steer.hookpoint import Hookpoint
+
+
+@dataclass(frozen=True)
+class PairActivations:
+    """Captured activations of contrast pairs.
+
+    Attributes:
+        points: the hookpoints, in order.
+        positive: ``[n_pairs, n_points, d_model]``, float32, CPU: of the answers that show the behaviour.
+        negative: the same of the other answers.
+        items: ``[n_pairs]``, the number of each pair's item; both orders of one item share it.
+        first: ``[n_pairs]``, +1 where the matching answer's letter is the first, −1 where not; None for text.
+    """
+
+    points: tuple[Hookpoint, ...]
+    positive: Tensor
+    negative: Tensor
+    items: Tensor
+    first: Tensor | None = None
+
+    @property
+    def differences(self) -> Tensor:
+        """Return h(pos) − h(neg), ``[n_pairs, n_points, d_model]``."""
+        return self.positive - self.negative
+
+    def subset(self, keep: Tensor) -> PairActivations:
+        """Return the pairs whose mark in ``keep``, ``[n_pairs]`` bool, is set."""
+        first = None if self.first is None else self.first[keep]
+        return PairActivations(self.points, self.positive[keep], self.negative[keep], self.items[keep], first)
+
+
+class Estimator(ABC):
+    """A way of finding a direction in pairs of activations.
+
+    Attributes:
+        name: what the command line, files and tables call it.
+        kind: how pairs are shown to the model when a method does not say: ``text`` or ``letter``.
+        position: which tokens of the answer are read when a method does not say.
+    """
+
+    name: ClassVar[str]
+    kind: ClassVar[Kind] = "text"
+    position: ClassVar[Position] = "answer"
+
+    @abstractmethod
+    def estimate(self, activations: PairActivations) -> Tensor:
+        """Return one direction a hookpoint, ``[n_points, d_model]``, float32, in the units of the activations."""
+
+
+def item_numbers(items: Sequence[str]) -> Tensor:
+    """Return ``[n_pairs]``, the number of each pair's item in order of first appearance."""
+    numbers: dict[str, int] = {}
+    return torch.tensor([numbers.setdefault(item, len(numbers)) for item in items], dtype=torch.long)
+
+
+def mean_rows(rows: Tensor) -> Tensor:
+    """Return the mean over the first axis, summed in float64, as float32."""
+    return rows.to(torch.float64).mean(dim=0).float()

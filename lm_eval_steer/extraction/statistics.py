@@ -1,0 +1,96 @@
+"""What is printed with every extracted vector: is it stable, how large is it, and is it only a letter?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lm_eval_steer.extraction.base import Estimator, PairActivations
+from lm_eval_steer.extraction.controls import stream
+from lm_eval_steer.hookpoint import Hookpoint
+
+SPLITS = 10
+
+
+@dataclass(frozen=True)
+class PointStatistics:
+    """The numbers of one hookpoint.
+
+    Attributes:
+        point: its key, ``block_out.12``.
+        layer: its layer.
+        norm: ‖v‖.
+        activation_norm: mean norm of the residual stream there, sinks left out; None where it is not known.
+        relative_dose: ‖v‖ / activation norm, the relative dose at λ = 1.
+        split_half: mean cosine between directions of two halves of the items; None for a single item.
+        cos_letter: cosine to the "say A" direction; None where the items cannot be shown with letters.
+    """
+
+    point: str
+    layer: int
+    norm: float
+    activation_norm: float | None
+    relative_dose: float | None
+    split_half: float | None
+    cos_letter: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return this as JSON values."""
+        return asdict(self)
+
+
+def split_half(estimator: Estimator, activations: PairActivations, seed: int, splits: int = SPLITS) -> Tensor | None:
+    """Return the mean cosine between the directions of two halves of the items, over seeded splits.
+
+    Items are split, not pairs, so that both orders of an item fall into one half.
+
+    Returns:
+        ``[n_points]``, float64; None where there are fewer than two items.
+    """
+    n_items = int(activations.items.max()) + 1
+    if n_items < 2:
+        return None
+    total = torch.zeros(len(activations.points), dtype=torch.float64)
+    generator = stream(seed, "split-half")
+    for _ in range(splits):
+        half = torch.randperm(n_items, generator=generator) < n_items // 2
+        keep = half[activations.items]
+        one, two = (estimator.estimate(activations.subset(mark)) for mark in (keep, ~keep))
+        total += cosines(one, two)
+    return total / splits
+
+
+def cosines(one: Tensor, two: Tensor) -> Tensor:
+    """Return the cosine of each row of two ``[n_points, d_model]``, in float64; 0 where a row is zero."""
+    return torch.nn.functional.cosine_similarity(one.double(), two.double(), dim=-1, eps=1e-12)
+
+
+def point_statistics(
+    points: tuple[Hookpoint, ...],
+    vector: Tensor,
+    norms: Mapping[Hookpoint, float],
+    halves: Tensor | None,
+    letter: Tensor | None,
+) -> tuple[PointStatistics, ...]:
+    """Return the numbers of every hookpoint.
+
+    Args:
+        points: the hookpoints.
+        vector: ``[n_points, d_model]``.
+        norms: mean norms of the residual stream.
+        halves: what :func:`split_half` returned.
+        letter: the "say A" direction, ``[n_points, d_model]``, or None.
+    """
+    own = torch.linalg.vector_norm(vector.double(), dim=-1).tolist()
+    cos = [None] * len(points) if letter is None else cosines(vector, letter).tolist()
+    half = [None] * len(points) if halves is None else halves.tolist()
+    rows = []
+    for number, point in enumerate(points):
+        stream_norm = norms.get(point)
+        dose = own[number] / stream_norm if stream_norm else None
+        rows.append(PointStatistics(str(point), point.layer, own[number], stream_norm, dose, half[number], cos[number]))
+    return tuple(rows)
