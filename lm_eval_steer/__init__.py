@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lm_eval_steer.attach import SteeringHandle, attach
+    from lm_eval_steer.attachment import SteeringHandle, attach
     from lm_eval_steer.plan import Placement, SteeringPlan
     from lm_eval_steer.scope import TokenScope
     from lm_eval_steer.vector import SteeringVector
@@ -21,8 +21,8 @@ _LAZY = {
     "TokenScope": "lm_eval_steer.scope",
     "Placement": "lm_eval_steer.plan",
     "SteeringPlan": "lm_eval_steer.plan",
-    "SteeringHandle": "lm_eval_steer.attach",
-    "attach": "lm_eval_steer.attach",
+    "SteeringHandle": "lm_eval_steer.attachment",
+    "attach": "lm_eval_steer.attachment",
 }
 
 __all__ = ["Placement", "SteeringHandle", "SteeringPlan", "SteeringVector", "TokenScope", "__version__", "attach"]

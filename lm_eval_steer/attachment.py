@@ -30,6 +30,7 @@ from lm_eval_steer.layout import ModelLayout, block_input, first_tensor, probe_l
 from lm_eval_steer.plan import Placement, SteeringPlan
 from lm_eval_steer.positions import Batch, Chosen, choose
 from lm_eval_steer.scope import RequestView, Span, assistant_marker
+from lm_eval_steer.vector import Fingerprint
 
 
 def attach(
@@ -39,6 +40,7 @@ def attach(
     tokenizer: Any | None = None,
     layout: ModelLayout | None = None,
     allow_foreign_vector: bool = False,
+    own: Fingerprint | None = None,
 ) -> SteeringHandle:
     """Check ``plan`` against ``model`` and install its hooks.
 
@@ -48,6 +50,7 @@ def attach(
         tokenizer: wanted by ``from_marker`` scopes, and compared with the vectors' fingerprint when given.
         layout: of this model, when it is known; else it is probed.
         allow_foreign_vector: accept vectors made on another model; it is recorded.
+        own: the model's fingerprint, when it is known; else it is taken.
 
     Returns:
         A handle; use it as a context manager, or call :meth:`SteeringHandle.remove`.
@@ -60,17 +63,25 @@ def attach(
         UnsupportedModelError: the model's blocks cannot be found.
     """
     layout = probe_layout(model) if layout is None else layout
-    foreign = check_plan(model, plan, layout, tokenizer)
+    foreign = check_plan(model, plan, layout, tokenizer, own)
     if foreign and not allow_foreign_vector:
         raise ForeignVectorError(
-            f"{'; '.join(foreign)}. A direction of another model means nothing here; if you know that it does, "
-            "pass allow_foreign_vector=true, which the results record."
+            f"{'; '.join(foreign)}. A direction of another model means nothing here. If you know that it does (it is "
+            "the same model in float16, say), pass allow_foreign_vector=true, which the results record."
         )
+    if tokenizer is not None:
+        plan = plan.with_marker(lambda: assistant_marker(tokenizer))
     edits = [Edit(placement) for placement in plan.placements]
     return SteeringHandle(layout, plan, edits, tokenizer, foreign)
 
 
-def check_plan(model: nn.Module, plan: SteeringPlan, layout: ModelLayout, tokenizer: Any | None) -> list[str]:
+def check_plan(
+    model: nn.Module,
+    plan: SteeringPlan,
+    layout: ModelLayout,
+    tokenizer: Any | None,
+    own: Fingerprint | None = None,
+) -> list[str]:
     """Check every placement against a model, without touching it.
 
     Returns:
@@ -79,7 +90,8 @@ def check_plan(model: nn.Module, plan: SteeringPlan, layout: ModelLayout, tokeni
     Raises:
         As :func:`attach`, save ForeignVectorError.
     """
-    own = fingerprint(model, layout, tokenizer) if plan.placements else None
+    if own is None and any(placement.vector.provenance.fingerprint for placement in plan.placements):
+        own = fingerprint(model, layout, tokenizer)
     foreign: dict[str, str] = {}
     for placement in plan.placements:
         check_layer(placement.target.layer, layout.n_layers)
@@ -114,13 +126,25 @@ class SteeringHandle:
     """
 
     def __init__(
-        self, layout: ModelLayout, plan: SteeringPlan, edits: Sequence[Edit], tokenizer: Any | None, foreign: list[str]
+        self,
+        layout: ModelLayout,
+        plan: SteeringPlan,
+        edits: Sequence[Edit],
+        tokenizer: Any | None,
+        foreign: list[str],
+        *,
+        install: bool = True,
     ) -> None:
         self.layout = layout
         self.plan = plan
         self.foreign = foreign
         self.requests = 0
         self._edits = list(edits)
+        # Many placements share few scopes (ablate: one for three placements a layer), which are resolved once.
+        keys = [(placement.scope, placement.skip_first) for placement in plan.placements]
+        unique = list(dict.fromkeys(keys))
+        self._distinct = [keys.index(key) for key in unique]
+        self._scope_of = [unique.index(key) for key in keys]
         self._tokenizer = tokenizer
         self._handles: list[Any] = []
         self._batch: Batch | None = None
@@ -128,7 +152,7 @@ class SteeringHandle:
         self._step = -1
         self._chosen: list[Chosen] = []
         self._paused = False
-        if not plan.neutral:
+        if install and not plan.neutral:
             self._install()
 
     def __enter__(self) -> SteeringHandle:
@@ -151,22 +175,29 @@ class SteeringHandle:
         Raises:
             ScopeError: a scope does not fit the request.
         """
-        return [self._resolve(edit.placement, request) for edit in self._edits]
+        found = [self._resolve(self._edits[number].placement, request) for number in self._distinct]
+        return [found[number] for number in self._scope_of]
 
     def count(self, spans: Sequence[Sequence[Span]], lengths: Sequence[int]) -> None:
-        """Count requests whose forward ran unhooked, because the plan is neutral."""
+        """Count requests and the positions that each scope names in them, whatever λ is and whoever runs them.
+
+        Args:
+            spans: for each request what :meth:`spans` returned.
+            lengths: the requests' input tokens.
+        """
         self.requests += len(spans)
-        for number, edit in enumerate(self._edits):
-            tokens = sum(row[number].length(n) for row, n in zip(spans, lengths, strict=True))
-            edit.count(tokens)
+        for row, length in zip(spans, lengths, strict=True):
+            for edit, span in zip(self._edits, row, strict=True):
+                edit.count(span.length(length))
 
     @contextlib.contextmanager
-    def forward(self, batch: Batch, spans: Sequence[Sequence[Span]]) -> Iterator[None]:
+    def forward(self, batch: Batch, spans: Sequence[Sequence[Span]], *, counted: bool = True) -> Iterator[None]:
         """Steer the forwards inside: one for a plain batch, many for a generation (``batch.grows``).
 
         Args:
             batch: the rows of the forward.
             spans: for each row what :meth:`spans` returned for its request.
+            counted: whether each row is a request to count; False where the caller counts.
 
         Raises:
             ScopeError: inside, if the model runs a forward of another shape than was declared.
@@ -175,7 +206,8 @@ class SteeringHandle:
             raise ScopeError("a steered forward is already under way on this handle.")
         self._batch, self._step = batch, -1
         self._spans = [[row[number] for row in spans] for number in range(len(self._edits))]
-        self.requests += batch.rows
+        if counted:
+            self.count(spans, batch.lengths)
         try:
             yield
         finally:
@@ -213,20 +245,18 @@ class SteeringHandle:
         """Make sure that every placement steered something, once requests have been run.
 
         Raises:
-            UntouchedError: a placement steered no token in all of them.
+            UntouchedError: a scope named no token in all of them, or a hook did not run.
         """
         for edit in self._edits:
-            if self.requests and not edit.tokens:
+            silent = bool(self._handles) and not edit.placement.neutral and not edit.firings
+            if self.requests and (not edit.scoped or silent):
                 raise UntouchedError(
                     f"the placement «{edit.placement}» steered no token in {self.requests} requests; these results "
                     "would be an unsteered baseline under another name. Choose another scope."
                 )
 
     def _resolve(self, placement: Placement, request: RequestView) -> Span:
-        scope = placement.scope
-        if scope.kind == "from_marker" and scope.marker is None:
-            scope = type(scope)("from_marker", marker=assistant_marker(self._tokenizer))
-        return scope.resolve(request, skip_first=placement.skip_first, decoder=self._tokenizer)
+        return placement.scope.resolve(request, skip_first=placement.skip_first, decoder=self._tokenizer)
 
     def _install(self) -> None:
         by_point: dict[Hookpoint, list[int]] = {}
@@ -284,10 +314,11 @@ class SteeringHandle:
         stepwise = [self._batch.grows and edit.placement.scope.kind == "each_last" for edit in self._edits]
         if self._step and columns == 1 and any(stepwise):
             raise ScopeError("scope each_last recomputes every step; generate with use_cache=False.")
-        self._chosen = [
-            choose(self._batch, spans, self._step, columns, copies, last_only=last)
-            for spans, last in zip(self._spans, stepwise, strict=True)
+        distinct = [
+            choose(self._batch, self._spans[n], self._step, columns, copies, last_only=stepwise[n])
+            for n in self._distinct
         ]
+        self._chosen = [distinct[number] for number in self._scope_of]
 
     def _check_shape(self, batch: Batch, rows: int, columns: int) -> None:
         allowed = {batch.width} if self._step == 0 else ({1, batch.width + self._step} if batch.grows else set())
@@ -321,18 +352,25 @@ def generation_requests(input_ids: Tensor, attention_mask: Tensor | None) -> lis
     return requests
 
 
-def check_finite(values: Tensor, plan: SteeringPlan) -> None:
-    """Make sure that log-probabilities are numbers.
+def check_finite(logits: Tensor, plan: SteeringPlan) -> None:
+    """Make sure that logits, or the log-probabilities of answers, are numbers.
+
+    Minus infinity among logits is allowed: models mask unused vocabulary with it.
 
     Raises:
-        NonFiniteError: one is NaN; the message names the plan.
+        NonFiniteError: one is NaN or plus infinity; the message names the plan.
     """
-    if bool(torch.isnan(values).any()):
-        placements = "; ".join(map(str, plan.placements)) or "the unsteered model"
-        raise NonFiniteError(
-            f"the logits under «{placements}» are not finite, so nothing can be scored. Use a smaller multiplier, or "
-            "dtype=float32 if half precision overflowed."
-        )
+    if bool((torch.isnan(logits) | torch.isposinf(logits)).any()):
+        raise non_finite(plan)
+
+
+def non_finite(plan: SteeringPlan) -> NonFiniteError:
+    """Return the error of a plan whose logits are no numbers."""
+    placements = "; ".join(map(str, plan.placements)) or "the unsteered model"
+    return NonFiniteError(
+        f"the logits under «{placements}» are not finite, so nothing can be scored. Use a smaller multiplier, or "
+        "dtype=float32 if half precision overflowed."
+    )
 
 
 def _replace_first(output: Any, first: Tensor) -> Any:

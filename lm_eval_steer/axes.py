@@ -24,7 +24,7 @@ def parse_layers(text: str, available: Sequence[int]) -> tuple[int, ...]:
     layers: list[int] = []
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
-        if not (first.isdigit() and (last.isdigit() if dash else not last)):
+        if not (_whole(first) and (_whole(last) and int(first) <= int(last) if dash else not last)):
             raise LayerError(
                 f"--layers {text!r}: {part.strip()!r} is neither a layer nor a range; write all, 12 or 4,10-14."
             )
@@ -52,6 +52,10 @@ def parse_multipliers(text: str) -> tuple[float, ...]:
             values += numbers
         elif len(numbers) == 3 and numbers[2] > 0 and numbers[1] >= numbers[0]:
             count = int((numbers[1] - numbers[0]) / numbers[2])
+            if numbers[0] + count * numbers[2] != numbers[1]:
+                raise ConfigError(
+                    f"--multipliers {text!r}: steps of {numbers[2]} do not lead from {numbers[0]} to {numbers[1]}."
+                )
             values += [numbers[0] + i * numbers[2] for i in range(count + 1)]
         else:
             raise ConfigError(
@@ -60,6 +64,10 @@ def parse_multipliers(text: str) -> tuple[float, ...]:
     if len(set(values)) != len(values):
         raise ConfigError(f"--multipliers {text!r} names a multiplier twice.")
     return tuple(float(value) + 0.0 for value in sorted(values))
+
+
+def _whole(text: str) -> bool:
+    return text.isascii() and text.isdigit()
 
 
 def _decimal(piece: str, text: str) -> Decimal:

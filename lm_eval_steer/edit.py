@@ -20,22 +20,26 @@ class Edit:
 
     Attributes:
         placement: what is applied.
-        firings: forwards in which it edited something.
-        tokens: positions it edited.
+        firings: forwards in which its hook edited something; none where it is neutral.
+        tokens: positions its hook edited, beams and padded rows of a generation included.
+        scoped: positions that its scope named in the requests, whatever λ is; of a generation, in the prompt.
+        untouched: requests in which its scope named none.
     """
 
     def __init__(self, placement: Placement) -> None:
         self.placement = placement
         self.firings = 0
         self.tokens = 0
+        self.scoped = 0
+        self.untouched = 0
         self._operation = get_operation(placement.operation)
         self._vectors: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor | None]] = {}
         self._moved: dict[torch.device, Tensor] = {}
 
     def count(self, tokens: int) -> None:
-        """Count positions of a forward that ran unhooked."""
-        self.firings += bool(tokens)
-        self.tokens += tokens
+        """Count one request in which the scope named ``tokens`` positions."""
+        self.scoped += tokens
+        self.untouched += not tokens
 
     def apply(self, hidden: Tensor, chosen: Chosen) -> Tensor:
         """Return ``hidden`` with the chosen positions edited, in a new tensor of its dtype.
@@ -45,13 +49,16 @@ class Edit:
             chosen: which positions.
 
         Raises:
-            ScopeError: ``hidden`` has other positions than the forward declared.
+            ScopeError: ``hidden`` has other positions than the first block had.
         """
+        flat = hidden.reshape(-1, hidden.shape[-1])
+        if flat.shape[0] != chosen.total:
+            raise ScopeError(
+                f"{self.placement.target} has {flat.shape[0]} positions where the first block had {chosen.total}; "
+                "it cannot be steered by position."
+            )
         if not chosen.count:
             return hidden
-        flat = hidden.reshape(-1, hidden.shape[-1])
-        if not chosen.every and int(chosen.index[-1]) >= flat.shape[0]:
-            raise ScopeError(f"{self.placement.target} has {flat.shape[0]} positions, fewer than the first block had.")
         dtype = torch.promote_types(hidden.dtype, torch.float32)
         vector, origin = self._on(hidden.device, dtype)
         if vector.ndim == 2:
@@ -73,11 +80,13 @@ class Edit:
         """
         done: dict[str, Any] = {
             "placement": str(self.placement),
+            "scoped_tokens": self.scoped,
+            "untouched_requests": self.untouched,
             "firings": self.firings,
             "steered_tokens": self.tokens,
         }
         if self._moved:
-            moved, stream, count = (float(value) for value in sum(total.cpu() for total in self._moved.values()))
+            moved, stream, count = torch.stack([total.cpu() for total in self._moved.values()]).sum(0).tolist()
             done["realised_dose"] = moved / stream if stream else None
             nominal = abs(self.placement.multiplier) * float(torch.linalg.vector_norm(self.placement.direction()))
             if self.placement.operation == "add" and nominal and count and self.placement.vector.rows is None:
@@ -100,5 +109,7 @@ class Edit:
         stream = torch.linalg.vector_norm(before, dim=-1)
         moved = torch.linalg.vector_norm(after.to(before.dtype) - before, dim=-1)
         kept = (stream <= _SINK_FACTOR * stream.median()).to(before.dtype)
-        seen = torch.stack([(moved * kept).sum(), (stream * kept).sum(), kept.sum()]).double()
+        seen = torch.stack([(moved * kept).sum(), (stream * kept).sum(), kept.sum()])
+        if seen.device.type != "mps":  # which has no float64
+            seen = seen.double()
         self._moved[seen.device] = seen + self._moved[seen.device] if seen.device in self._moved else seen

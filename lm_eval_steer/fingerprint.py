@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lm_eval_steer.files import canonical_json, sha256_bytes
-from lm_eval_steer.layout import ModelLayout, text_config
+from lm_eval_steer.layout import ModelLayout, input_embeddings, text_config
 from lm_eval_steer.vector import Fingerprint
 
 _CONFIG_FACTS = (
@@ -28,15 +28,15 @@ _CONFIG_FACTS = (
     "tie_word_embeddings",
 )
 _PROBES = ("The quick brown fox", "\n\n1 22 333", " café 北京 🙂", "def f(x):\n\treturn x", "<|im_start|>user\n")
-_ROWS, _COLUMNS = 4, 256
+_ROWS, _COLUMNS = 4, 128
 
 
 def fingerprint(model: nn.Module, layout: ModelLayout, tokenizer: Any | None = None) -> Fingerprint:
     """Return the fingerprint of a model and its tokenizer.
 
-    The weights' part hashes four rows of the input embedding and of the first matrix of the first, middle and last
-    block, and of every adapter matrix in those blocks, cast to bfloat16: float32 and bfloat16 copies agree, an
-    adapter or a fine-tune differs.
+    The weights' part hashes fixed rows of the input embedding and of every matrix of every block, adapters included,
+    cast to bfloat16: float32 and bfloat16 copies agree; an adapter, a fine-tune or an edit of any matrix differs (and
+    so, by its rounding, does a float16 copy).
 
     Args:
         model: a causal LM; offloaded weights are read where accelerate keeps them.
@@ -44,7 +44,7 @@ def fingerprint(model: nn.Module, layout: ModelLayout, tokenizer: Any | None = N
         tokenizer: its tokenizer; None leaves that part unknown.
     """
     config = text_config(model)
-    facts = {name: getattr(config, name, None) for name in _CONFIG_FACTS}
+    facts = {name: _fact(config, name) for name in _CONFIG_FACTS}
     digest = hashlib.sha256()
     for name, tensor in _chosen(model, layout):
         digest.update(f"{name}:{tuple(tensor.shape)}".encode())
@@ -64,13 +64,18 @@ def tokenizer_hash(tokenizer: Any) -> str:
 
 
 def _chosen(model: nn.Module, layout: ModelLayout) -> Iterator[tuple[str, Tensor]]:
-    embeddings = model.get_input_embeddings() if hasattr(model, "get_input_embeddings") else None
-    if isinstance(embeddings, nn.Module):
+    embeddings = input_embeddings(model)
+    if embeddings is not None:
         yield from list(_matrices("embedding", embeddings))[:1]
-    for index in sorted({0, layout.n_layers // 2, layout.n_layers - 1}):
-        matrices = list(_matrices(f"block{index}", layout.blocks[index]))
-        yield from (pair for pair in matrices if "lora_" in pair[0] or "adapter" in pair[0])
-        yield from [pair for pair in matrices if "lora_" not in pair[0] and "adapter" not in pair[0]][:1]
+    for index, block in enumerate(layout.blocks):
+        yield from _matrices(f"block{index}", block)
+
+
+def _fact(config: Any, name: str) -> Any:
+    try:
+        return getattr(config, name, None)
+    except RuntimeError:  # where layers differ (Gemma 4), transformers refuses to give one value for all
+        return [getattr(config.per_layer_config[i], name, None) for i in range(config.num_hidden_layers)]
 
 
 def _matrices(prefix: str, root: nn.Module) -> Iterator[tuple[str, Tensor]]:

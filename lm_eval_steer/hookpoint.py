@@ -15,7 +15,8 @@ class Site(StrEnum):
 
     ``block_out`` is the output of block l, ``hidden_states[l + 1]``; ``block_in`` is its input,
     equal to ``block_out`` of block l − 1; ``attn_out`` and ``mlp_out`` are what the attention's and the
-    MLP's output projection write to the residual stream.
+    MLP's output projection write to the residual stream; where a block has a recurrent or convolutional mixer instead
+    of attention (Mamba), ``attn_out`` is what that writes.
     """
 
     BLOCK_OUT = "block_out"

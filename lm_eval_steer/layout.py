@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lm_eval_steer.errors import SiteError, UnsupportedModelError
+from lm_eval_steer.errors import SiteError, SteerError, UnsupportedModelError
 from lm_eval_steer.hookpoint import Hookpoint, Site
 from lm_eval_steer.submodules import attention_projection, mlp_output
 
@@ -42,7 +42,7 @@ class ModelLayout:
         batch_axis: which axis of a block's input is the batch; the next one is the sequence.
         targets: hookpoint → module.
         missing: site → why this architecture lacks it, or lacks it in some layers.
-        plain_residual: whether every block adds attention and MLP outputs to its input and does nothing else
+        plain_residual: whether every block adds the outputs at its sites to its input and does nothing else
             (no norm or factor after them), so that edits of them are edits of the residual stream.
     """
 
@@ -95,18 +95,24 @@ def probe_layout(model: nn.Module) -> ModelLayout:
 
 def input_device(model: nn.Module) -> torch.device:
     """Return the device that token ids go to: the embedding's, or the first real parameter's."""
-    embeddings = model.get_input_embeddings() if hasattr(model, "get_input_embeddings") else None
-    modules = [embeddings, model] if isinstance(embeddings, nn.Module) else [model]
-    for module in modules:
+    embeddings = input_embeddings(model)
+    for module in (embeddings, model) if embeddings is not None else (model,):
         for parameter in module.parameters():
             if parameter.device.type != "meta":
                 return parameter.device
     return torch.device("cpu")
 
 
+def input_embeddings(model: nn.Module) -> nn.Module | None:
+    """Return the module that embeds token ids, or None where the model does not say."""
+    getter: Any = getattr(model, "get_input_embeddings", None)
+    found = None if getter is None else getter()
+    return found if isinstance(found, nn.Module) else None
+
+
 def text_config(model: nn.Module) -> Any:
     """Return the configuration of the text decoder."""
-    config = model.config
+    config: Any = model.config
     return config.get_text_config(decoder=True) if hasattr(config, "get_text_config") else config
 
 
@@ -126,7 +132,8 @@ def block_input(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor | No
 
 
 def _candidates(model: nn.Module) -> list[tuple[str, tuple[nn.Module, ...]]]:
-    decoder = model.get_decoder() if hasattr(model, "get_decoder") else None
+    getter: Any = getattr(model, "get_decoder", None)
+    decoder = None if getter is None else getter()
     roots = [decoder, model] if isinstance(decoder, nn.Module) and decoder is not model else [model]
     paths = {id(module): path for path, module in model.named_modules()}
     wanted = getattr(text_config(model), "num_hidden_layers", None)
@@ -176,6 +183,8 @@ def _probe(model: nn.Module, blocks: tuple[nn.Module, ...]) -> _Trace:
     try:
         with torch.no_grad(), _recording(blocks, trace):
             model(input_ids=ids)
+    except SteerError:  # a plan of ours is already attached, and says so
+        raise
     except (RuntimeError, ValueError, TypeError, AttributeError, IndexError, KeyError) as error:
         raise UnsupportedModelError(f"a forward of plain token ids fails: {type(error).__name__}: {error}") from error
     finally:
@@ -242,7 +251,7 @@ def _layout(
         offer(Hookpoint(Site.ATTN_OUT, layer), attention)
         offer(Hookpoint(Site.MLP_OUT, layer), mlp)
         writes = [trace.outputs[id(m)].reshape(-1) for m in (attention, mlp) if m is not None]
-        plain = plain and len(writes) == 2 and _adds_up(given.reshape(-1), writes, made.reshape(-1))
+        plain = plain and bool(writes) and _adds_up(given.reshape(-1), writes, made.reshape(-1))
     missing = {site: _why(site, found[site], len(blocks), trace.outputs[id(blocks[0])]) for site in Site}
     return ModelLayout(
         blocks, path, width, batch_axis, targets, {site: why for site, why in missing.items() if why}, plain
@@ -268,4 +277,4 @@ def _why(site: Site, count: int, layers: int, hidden: Tensor) -> str | None:
     if site in (Site.BLOCK_OUT, Site.BLOCK_IN):
         return f"its residual stream has shape {tuple(hidden.shape)} (parallel streams), not [batch, seq, d_model]"
     part = "attention output projection" if site is Site.ATTN_OUT else "MLP output"
-    return f"no {part} of the stream's width was found in its blocks"
+    return f"no single {part} of the stream's width was found in its blocks"

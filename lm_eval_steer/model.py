@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 import transformers
 from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import Collator
-from lm_eval.models.utils_hf import stop_sequences_criteria
 from tqdm import tqdm
 
 from lm_eval_steer import __version__
-from lm_eval_steer.attach import attach, check_finite, generation_requests
+from lm_eval_steer.attachment import attach, check_finite, generation_requests, non_finite
 from lm_eval_steer.errors import ConfigError, ForeignCacheError
+from lm_eval_steer.files import content_id
 from lm_eval_steer.fingerprint import fingerprint
 from lm_eval_steer.layout import probe_layout
 from lm_eval_steer.model_args import check_unknown, parse_arguments
 from lm_eval_steer.plan import SteeringPlan
 from lm_eval_steer.positions import Batch
+from lm_eval_steer.scope import assistant_marker
 from lm_eval_steer.scored_rows import Group, Row, TokenRequest, group_requests, mixes_boundaries, plan_rows
 
 _CACHE_KEY = "lm_eval_steer:plan"
@@ -89,18 +92,22 @@ class SteeredHF(HFLM):  # type: ignore[misc]
         }
         if plan is not None and any(value is not None for value in own.values()):
             raise ConfigError("plan is given together with arguments that describe one; give either.")
+        if plan is not None and not isinstance(plan, SteeringPlan):
+            raise ConfigError(f"plan {plan!r} is no SteeringPlan; a plan in a file is given by spec=FILE.")
         request = parse_arguments({**own, "allow_foreign_vector": allow_foreign_vector})
         super().__init__(pretrained, **kwargs)
         if self.backend != "causal":
             raise ConfigError(f"steered_hf steers causal models; {self.backend} models are not supported.")
         layout = probe_layout(self.model)
-        self._fingerprint = fingerprint(self.model, layout, self.tokenizer)
+        self.fingerprint = fingerprint(self.model, layout, self.tokenizer)
+        wanted = plan if plan is not None else request.resolve(layout.n_layers, layout.targets)
         self.steering = attach(
             self.model,
-            plan if plan is not None else request.resolve(layout.n_layers),
+            wanted.with_marker(lambda: assistant_marker(self.tokenizer, **self.chat_template_args)),
             tokenizer=self.tokenizer,
             layout=layout,
             allow_foreign_vector=request.allow_foreign_vector,
+            own=self.fingerprint,
         )
 
     def set_cache_hook(self, cache_hook: Any) -> None:
@@ -111,7 +118,8 @@ class SteeredHF(HFLM):  # type: ignore[misc]
         """
         database = cache_hook.dbdict
         if database is not None:
-            identity = f"plan {self.steering.plan.id} model {self._fingerprint.weights}"
+            facts = [vars(self.fingerprint), str(self.model.dtype), self.max_length, self.add_bos_token]
+            identity = f"plan {self.steering.plan.id} model {content_id(facts)}"
             found = database.get(_CACHE_KEY)
             if found is None and len(database) > 0:
                 found = "another model class"
@@ -136,7 +144,8 @@ class SteeredHF(HFLM):  # type: ignore[misc]
             "plan": self.steering.plan.to_dict(),
             "neutral": self.steering.plan.neutral,
             "foreign_vectors": self.steering.foreign,
-            "fingerprint": vars(self._fingerprint),
+            "plain_residual": self.steering.layout.plain_residual,
+            "fingerprint": vars(self.fingerprint),
             "requests": self.steering.requests,
             "done": self.steering.report(),
         }
@@ -150,13 +159,12 @@ class SteeredHF(HFLM):  # type: ignore[misc]
         self, requests: list[TokenRequest], disable_tqdm: bool = False, override_bs: int | None = None
     ) -> list[tuple[float, bool]]:
         groups = group_requests(requests, self.max_length, share=self.logits_cache)
-        if self.steering.plan.neutral:
-            spans = {number: self.steering.spans(group.view) for group in groups for number in group.members}
-            lengths = {number: len(group.view.tokens) for group in groups for number in group.members}
-            self.steering.count([spans[n] for n in sorted(spans)], [lengths[n] for n in sorted(spans)])
-            if not (self.logits_cache and mixes_boundaries(requests)):
-                answers: list[tuple[float, bool]] = super()._loglikelihood_tokens(requests, disable_tqdm, override_bs)
-                return answers
+        for group in groups:
+            spans, size = self.steering.spans(group.view), len(group.members)
+            self.steering.count([spans] * size, [len(group.view.tokens)] * size)
+        if self.steering.plan.neutral and not (self.logits_cache and mixes_boundaries(requests)):
+            answers: list[tuple[float, bool]] = super()._loglikelihood_tokens(requests, disable_tqdm, override_bs)
+            return answers
         return self._score(requests, groups, disable_tqdm, override_bs)
 
     def _score(
@@ -200,13 +208,13 @@ class SteeredHF(HFLM):  # type: ignore[misc]
         padded = [list(view.tokens) + [0] * (width - n) for view, n in zip(views, lengths, strict=True)]
         inputs = torch.tensor(padded, dtype=torch.long, device=self.device)
         batch = Batch(lengths, [0] * len(chunk), width)
-        with self.steering.forward(batch, [row.spans for row in chunk]):
+        with self.steering.forward(batch, [row.spans for row in chunk], counted=False):
             logits = self._model_call(inputs)
         result = []
         for row, one in zip(chunk, logits, strict=True):
-            part = torch.log_softmax(one[row.first_read : row.first_read + row.reads], dim=-1, dtype=self.softmax_dtype)
+            part = one[row.first_read : row.first_read + row.reads]
             check_finite(part, self.steering.plan)
-            result.append(part)
+            result.append(torch.log_softmax(part, dim=-1, dtype=self.softmax_dtype))
         return result
 
     def _answer(
@@ -217,23 +225,26 @@ class SteeredHF(HFLM):  # type: ignore[misc]
             strings, _, answer = requests[number]
             tokens = torch.tensor(answer, dtype=torch.long, device=log_probs.device)
             total = float(torch.gather(log_probs, 1, tokens[:, None]).squeeze(-1).sum())
+            if not math.isfinite(total):
+                raise non_finite(self.steering.plan)
             answers[number] = (total, bool((greedy == tokens).all()))
             if strings is not None:
                 self.cache_hook.add_partial("loglikelihood", strings, answers[number])
 
     def _model_generate(self, context: torch.Tensor, max_length: int, stop: list[str], **kwargs: Any) -> torch.Tensor:
-        mask = kwargs.get("attention_mask")
-        if self.steering.plan.neutral:
-            requests = generation_requests(context, mask)
-            # Every forward after the first adds one token to each row that the scope leaves open.
-            self.steering.count([self.steering.spans(r) for r in requests], [len(r.tokens) for r in requests])
+        plan, mask = self.steering.plan, kwargs.get("attention_mask")
+        if plan.neutral:
+            if plan.placements:
+                requests = generation_requests(context, mask)
+                self.steering.count([self.steering.spans(r) for r in requests], [len(r.tokens) for r in requests])
             return self._inherited_generate(context, max_length, stop, kwargs)
+        if kwargs.get("guidance_scale") not in (None, 1, 1.0):
+            raise ConfigError("guidance_scale runs a second, unconditional prompt that has no positions to steer.")
         kwargs["logits_processor"] = transformers.LogitsProcessorList(
-            [*kwargs.get("logits_processor", ()), _FiniteLogits(self.steering.plan)]
+            [*kwargs.get("logits_processor", ()), _FiniteLogits(plan)]
         )
-        with self.steering.generation(context, mask):
-            if any(placement.scope.kind == "each_last" for placement in self.steering.plan.placements):
-                return self._generate_uncached(context, max_length, stop, kwargs)
+        stepwise = any(placement.scope.kind == "each_last" for placement in plan.placements)
+        with self.steering.generation(context, mask), _uncached(self.model) if stepwise else contextlib.nullcontext():
             return self._inherited_generate(context, max_length, stop, kwargs)
 
     def _inherited_generate(
@@ -242,30 +253,16 @@ class SteeredHF(HFLM):  # type: ignore[misc]
         generated: torch.Tensor = super()._model_generate(context, max_length, stop, **kwargs)
         return generated
 
-    def _generate_uncached(
-        self, context: torch.Tensor, max_length: int, stop: list[str], kwargs: Mapping[str, Any]
-    ) -> torch.Tensor:
-        """Generate as hf does, but recompute every step: ``each_last`` is defined that way."""
-        options = dict(kwargs)
-        temperature, sample = options.get("temperature", 0.0), options.get("do_sample")
-        if temperature == 0.0 and not sample:
-            options.pop("temperature", None)
-            options["do_sample"] = False
-        criteria = stop_sequences_criteria(self.tokenizer, stop, context.shape[1], context.shape[0])
-        with torch.autocast(
-            device_type=self.device.type,
-            dtype=self.mixed_precision_dtype,
-            enabled=self.mixed_precision_dtype is not None,
-        ):
-            generated: torch.Tensor = self.model.generate(
-                input_ids=context,
-                max_length=max_length,
-                stopping_criteria=criteria,
-                pad_token_id=self.tokenizer.pad_token_id,
-                use_cache=False,
-                **options,
-            )
-        return generated
+
+@contextlib.contextmanager
+def _uncached(model: Any) -> Iterator[None]:
+    """Let ``model.generate`` recompute every step, whatever the caller asks: ``each_last`` is defined that way."""
+    inherited = model.generate
+    model.generate = lambda **kwargs: inherited(**{**kwargs, "use_cache": False})
+    try:
+        yield
+    finally:
+        del model.generate
 
 
 class _FiniteLogits(transformers.LogitsProcessor):  # type: ignore[misc]

@@ -8,7 +8,7 @@ settled by :meth:`PlanRequest.resolve`, everything else before the model is load
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,15 +78,20 @@ class PlanRequest:
     entries: tuple[_Entry, ...]
     allow_foreign_vector: bool = False
 
-    def resolve(self, n_layers: int) -> SteeringPlan:
+    def resolve(self, n_layers: int, points: Collection[Hookpoint] | None = None) -> SteeringPlan:
         """Return the plan for a model of ``n_layers`` blocks.
+
+        Args:
+            n_layers: the model's number of blocks.
+            points: the hookpoints it has; an operation that edits every write leaves out sites a layer lacks (the
+                attention of a Mamba block). None takes every site for there.
 
         Raises:
             LayerError: a layer the model or the vector does not have, or one given twice.
             ConfigError: a normalisation or scope that the vector cannot have.
         """
         peers = tuple(entry.stored.vector for entry in self.entries)
-        return SteeringPlan(tuple(p for entry in self.entries for p in _placements(entry, n_layers, peers)))
+        return SteeringPlan(tuple(p for entry in self.entries for p in _placements(entry, n_layers, points, peers)))
 
 
 def parse_arguments(arguments: Mapping[str, Any], base: Path | None = None) -> PlanRequest:
@@ -160,7 +165,8 @@ def _zip_entries(given: Mapping[str, Any], base: Path | None) -> tuple[_Entry, .
             raise ConfigError(
                 f"{key} has {len(items)} items where another list has {count}; only a single item is repeated."
             )
-    loaded = {label: find_vector(_text("vector", label), base) for label in dict.fromkeys(columns["vector"])}
+    labels = [_text("vector", label) for label in columns["vector"]]
+    loaded = {label: find_vector(label, base) for label in dict.fromkeys(labels)}
     rows = [{key: items[i if len(items) > 1 else 0] for key, items in columns.items()} for i in range(count)]
     return tuple(_entry(row, loaded[row["vector"]]) for row in rows)
 
@@ -181,7 +187,9 @@ def _entry(row: Mapping[str, Any], stored: StoredVector) -> _Entry:
     )
 
 
-def _placements(entry: _Entry, n_layers: int, peers: tuple[Any, ...]) -> list[Placement]:
+def _placements(
+    entry: _Entry, n_layers: int, points: Collection[Hookpoint] | None, peers: tuple[Any, ...]
+) -> list[Placement]:
     vector = entry.stored.vector
     source_site = vector.site
     operation = get_operation(entry.operation)
@@ -197,7 +205,8 @@ def _placements(entry: _Entry, n_layers: int, peers: tuple[Any, ...]) -> list[Pl
     for layer in layers:
         source = layer if entry.vector_layer is None else check_layer(entry.vector_layer, n_layers)
         if everywhere:
-            pairs += [(source, Hookpoint(site, i)) for i in range(n_layers) for site in operation.default_sites or ()]
+            writes = [Hookpoint(site, i) for i in range(n_layers) for site in operation.default_sites or ()]
+            pairs += [(source, p) for p in writes if points is None or p in points or p.site is Site.BLOCK_IN]
         else:
             pairs.append((source, Hookpoint(entry.site or source_site, layer)))
     return [_placement(entry, Hookpoint(source_site, source), target, peers) for source, target in pairs]
@@ -266,6 +275,8 @@ def _one_layer(value: Any) -> int:
         if not _LAYER.fullmatch(value):
             raise LayerError(f"layer {value!r} is no whole number; write 12, 10-14, 10;12 or all.")
         value = int(value)
+    if isinstance(value, float) and value < 0 and value.is_integer():
+        value = int(value)  # lm-eval's own parser reads layer=-1 as -1.0
     if isinstance(value, bool) or not isinstance(value, int):
         raise LayerError(f"layer {value!r} is no whole number; write 12, 10-14, 10;12 or all.")
     return value

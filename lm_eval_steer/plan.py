@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -55,6 +57,11 @@ class Placement:
         operation = get_operation(self.operation)
         object.__setattr__(self, "multiplier", check_multiplier(self.multiplier))
         tensor = self.vector.at(self.source.layer, self.source.site)
+        if not operation.uses_norm and self.normalize != "none":
+            raise ConfigError(
+                f"operation {operation.name} uses the vector's direction only, so normalize={self.normalize} would "
+                "change nothing; leave it out."
+            )
         if self.vector.rows == "basis":
             raise ConfigError(
                 f"vector {self.vector.name!r} declares rows: basis, which operation {operation.name} cannot use."
@@ -68,9 +75,7 @@ class Placement:
             raise ConfigError(
                 f"scope {self.scope} and the {tensor.shape[0]} rows of vector {self.vector.name!r} differ."
             )
-        if operation.name not in ("add", "add_norm_preserving") and bool(
-            (torch.linalg.vector_norm(tensor, dim=-1) == 0).any()
-        ):
+        if not operation.uses_norm and bool((torch.linalg.vector_norm(tensor, dim=-1) == 0).any()):
             raise VectorValueError(
                 f"operation {operation.name} wants a direction; {self.vector.name!r} is zero at {self.source}."
             )
@@ -98,7 +103,7 @@ class Placement:
     def identity(self) -> dict[str, Any]:
         """Return what decides the numbers: the vector's content and how it is applied, no names or paths."""
         return {
-            "vector": self.vector.id,
+            "direction": self.vector.tensor_id(self.source),
             "source": str(self.source),
             "target": str(self.target),
             "operation": self.operation,
@@ -112,6 +117,7 @@ class Placement:
         """Return identity, names and provenance as JSON values."""
         return {
             **self.identity(),
+            "vector": self.vector.id,
             "vector_name": self.vector.name,
             "method": self.vector.provenance.method,
             "control": self.vector.provenance.control,
@@ -148,6 +154,18 @@ class SteeringPlan:
         """Whether the whole plan leaves the model bit-identical."""
         return all(placement.neutral for placement in self.placements)
 
+    def with_marker(self, marker: Callable[[], str]) -> SteeringPlan:
+        """Return this plan with the default marker of ``from_marker`` scopes, ``marker()``, written out."""
+        if not any(p.scope.kind == "from_marker" and p.scope.marker is None for p in self.placements):
+            return self
+        scope = TokenScope("from_marker", marker=marker())
+        return SteeringPlan(
+            tuple(
+                dataclasses.replace(p, scope=scope) if p.scope.kind == "from_marker" and p.scope.marker is None else p
+                for p in self.placements
+            )
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Return the resolved plan as JSON values, id included."""
         return {"id": self.id, "placements": [placement.to_dict() for placement in self.placements]}
@@ -161,7 +179,10 @@ def check_multiplier(value: object) -> float:
     """
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ConfigError(f"multiplier {value!r} is no number.")
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
     if not math.isfinite(number):
         raise ConfigError(f"multiplier {value!r} is not finite; write a number such as 1.5 (1e400 is infinite too).")
     return number + 0.0  # −0.0 and 0.0 are one plan
@@ -198,7 +219,8 @@ def normalized_scale(
                 "extract it again with this version, or use normalize=unit."
             )
         return float(stream) / norm
-    if len(peers) < 2:
+    distinct = {peer.id: peer for peer in peers}
+    if len(distinct) < 2:
         raise ConfigError("normalize=set rescales to the mean norm of several vectors; name two or more with ';'.")
-    norms = [float(torch.linalg.vector_norm(peer.at(source.layer, source.site))) for peer in peers]
+    norms = [float(torch.linalg.vector_norm(peer.at(source.layer, source.site))) for peer in distinct.values()]
     return sum(norms) / len(norms) / norm

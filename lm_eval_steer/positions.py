@@ -40,17 +40,22 @@ class Chosen:
     Attributes:
         index: ``[n]``, int64, on the CPU, ascending.
         vector_row: ``[n]``, which row of a ``[k, d_model]`` vector each position takes.
-        every: whether all rows·columns are chosen.
+        total: rows·columns.
     """
 
     index: Tensor
     vector_row: Tensor
-    every: bool
+    total: int
 
     @property
     def count(self) -> int:
         """How many positions are edited."""
         return int(self.index.numel())
+
+    @property
+    def every(self) -> bool:
+        """Whether all positions are edited."""
+        return self.count == self.total
 
 
 def choose(
@@ -69,16 +74,16 @@ def choose(
     first = batch.width + step - columns
     column = torch.arange(first, first + columns)
     position = column[None, :] - torch.tensor(batch.offsets)[:, None]
+    start = torch.tensor([span.start for span in spans])[:, None]
     if last_only:
-        mask = (column == batch.width + step - 1)[None, :].expand(batch.rows, -1)
+        mask = (column == batch.width + step - 1)[None, :] & (position >= start)
     else:
-        start = torch.tensor([span.start for span in spans])[:, None]
         limit = [_limit(batch, span, row, step) for row, span in enumerate(spans)]
         mask = (position >= start) & (position < torch.tensor(limit)[:, None])
     origin = torch.tensor([span.origin for span in spans])[:, None]
     rows = (position - origin).expand_as(mask).repeat_interleave(copies, 0)
     mask = mask.repeat_interleave(copies, 0)
-    return Chosen(mask.reshape(-1).nonzero().squeeze(-1), rows[mask], bool(mask.all()))
+    return Chosen(mask.reshape(-1).nonzero().squeeze(-1), rows[mask], mask.numel())
 
 
 def _limit(batch: Batch, span: Span, row: int, step: int) -> int:

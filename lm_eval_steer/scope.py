@@ -213,8 +213,8 @@ def find_marker(tokens: Sequence[int], context_len: int, marker: str, decoder: D
     return low - 1
 
 
-def assistant_marker(tokenizer: Any) -> str:
-    """Return the text with which the tokenizer's chat template opens an assistant's turn.
+def assistant_marker(tokenizer: Any, **options: Any) -> str:
+    """Return the text with which the tokenizer's chat template, given ``options``, opens an assistant's turn.
 
     Without a template it is ``\\nResponse:``, the base-model format of CAA (Rimsky et al. 2024).
     """
@@ -222,8 +222,8 @@ def assistant_marker(tokenizer: Any) -> str:
         return BASE_MARKER
     user = "0a7f3c"
     chat = [{"role": "user", "content": user}]
-    plain = str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=False))
-    opened = str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
+    plain = str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=False, **options))
+    opened = str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True, **options))
     header = opened[len(plain) :] if opened.startswith(plain) else ""
     return header or opened[opened.rindex(user) + len(user) :] or BASE_MARKER
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lm_eval_steer.attach import SteeringHandle
+from lm_eval_steer.attachment import SteeringHandle
 from lm_eval_steer.errors import InputError
 from lm_eval_steer.scope import RequestView, Span
 

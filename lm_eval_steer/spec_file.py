@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from lm_eval_steer.errors import ConfigError
+
+_DECIMAL = re.compile(r"[+-]?(0|[1-9]\d*)?(\.\d*)?([eE][+-]?\d+)?")
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -18,7 +21,9 @@ class _StrictLoader(yaml.SafeLoader):
 def _mapping(loader: _StrictLoader, node: yaml.MappingNode) -> dict[Any, Any]:
     seen: set[Any] = set()
     for key_node, _ in node.value:
-        key = loader.construct_object(key_node)  # type: ignore[no-untyped-call]
+        if not isinstance(key_node, yaml.ScalarNode):
+            raise ConfigError(f"line {key_node.start_mark.line + 1}: a key must be a plain word.")
+        key = loader.construct_object(key_node)
         if key in seen:
             raise ConfigError(f"line {key_node.start_mark.line + 1}: the key {key!r} is given twice.")
         seen.add(key)
@@ -32,7 +37,14 @@ def _integer(loader: _StrictLoader, node: yaml.ScalarNode) -> int:
     return int(node.value)
 
 
+def _float(loader: _StrictLoader, node: yaml.ScalarNode) -> float:
+    if not _DECIMAL.fullmatch(node.value):
+        raise ConfigError(f"line {node.start_mark.line + 1}: write {node.value!r} as a plain decimal number.")
+    return float(node.value)
+
+
 _StrictLoader.add_constructor("tag:yaml.org,2002:map", _mapping)
+_StrictLoader.add_constructor("tag:yaml.org,2002:float", _float)
 _StrictLoader.add_constructor("tag:yaml.org,2002:int", _integer)
 
 

@@ -6,10 +6,11 @@ from collections.abc import Callable
 
 from torch import nn
 
-_ATTENTION_OUT = frozenset({"o_proj", "out_proj", "c_proj", "dense", "Wo", "o_b_proj", "wo"})
+_ATTENTION_OUT = frozenset({"o_proj", "out_proj", "c_proj", "dense", "Wo", "o_b_proj", "wo", "linear_out"})
 _MLP_OUT = frozenset(
     {
         "down_proj",
+        "proj_down",
         "c_proj",
         "fc2",
         "fc_out",
@@ -27,20 +28,27 @@ _MLP = frozenset(
     {"mlp", "feed_forward", "ffn", "moe", "block_sparse_moe", "ff", "feedforward", "output", "channel_mixer", "mixer"}
 )
 _EXPERTS = ("expert", "moe", "router")
+_ATTENTION = ("attn", "attention")
+_RECURRENT = ("mamba", "ssm", "recurrent", "temporal_block", "conv", "lstm", "mixer")
 
 Usable = Callable[[nn.Module], bool]
 
 
 def attention_projection(block: nn.Module, usable: Usable) -> nn.Module | None:
-    """Return the attention output projection of ``block``, or None where it has no attention.
+    """Return the attention output projection of ``block``, or None where it has none or several.
 
-    It is the first module named like one below a path that says attention; ``usable`` says whether the probe saw
-    it called once with an output of the stream's width.
+    It is the module named like one below a path that says attention, or the attention module as a whole; in a block
+    without attention, that of the recurrent or convolutional mixer in its place. ``usable`` says whether the probe
+    saw the module called once with an output of the stream's width.
     """
-    for path, module in block.named_modules():
-        parent, _, name = path.rpartition(".")
-        if name in _ATTENTION_OUT and _is_attention(parent) and usable(module):
-            return module
+    for words in (_ATTENTION, _RECURRENT):
+        below = [(path, module) for path, module in _modules(block) if _mixes_tokens(block, path, words)]
+        found = [m for path, m in below if _name(path) in _ATTENTION_OUT and _says(_parent(path), words) and usable(m)]
+        if len(found) > 1:
+            return None
+        whole = [m for path, m in below if _says(_name(path), words) and "norm" not in path and usable(m)]
+        if found or whole:
+            return (found or whole)[0]
     return None
 
 
@@ -49,22 +57,42 @@ def mlp_output(block: nn.Module, usable: Usable) -> nn.Module | None:
 
     With experts the down projection is one of many, so the enclosing module is taken.
     """
-    names = [path for path, _ in block.named_modules()]
-    if not any(word in path.lower() for path in names for word in _EXPERTS):
-        for path, module in block.named_modules():
-            parent, _, name = path.rpartition(".")
-            if name in _MLP_OUT and not _is_attention(parent) and "norm" not in path and usable(module):
+    rest = [
+        (path, module)
+        for path, module in _modules(block)
+        if not _mixes_tokens(block, path, _ATTENTION + _RECURRENT) and "norm" not in path.lower()
+    ]
+    if not any(_says(path, _EXPERTS) for path, _ in _modules(block)):
+        for path, module in rest:
+            if _name(path) in _MLP_OUT and usable(module):
                 return module
-    for path, module in block.named_modules():
-        name = path.rpartition(".")[2]
-        if (
-            (name in _MLP or any(word in name.lower() for word in ("mlp", "moe")))
-            and not _is_attention(path)
-            and usable(module)
-        ):
+    for path, module in rest:
+        if (_name(path) in _MLP or _says(_name(path), ("mlp", "moe"))) and usable(module):
             return module
     return None
 
 
-def _is_attention(path: str) -> bool:
-    return "attn" in path.lower() or "attention" in path.lower()
+def _modules(block: nn.Module) -> list[tuple[str, nn.Module]]:
+    return list(block.named_modules())
+
+
+def _mixes_tokens(block: nn.Module, path: str, words: tuple[str, ...]) -> bool:
+    if not _says(path, words):
+        return False
+    # Nemotron-H calls attention, Mamba, MLP and experts alike "mixer": the class says which it is.
+    kind = type(block.get_submodule("mixer")).__name__.lower() if path.partition(".")[0] == "mixer" else ""
+    if not kind or "mixer" not in words:
+        return not kind or _says(kind, words)
+    return not _says(kind, ("mlp", "moe"))
+
+
+def _says(path: str, words: tuple[str, ...]) -> bool:
+    return any(word in path.lower() for word in words)
+
+
+def _name(path: str) -> str:
+    return path.rpartition(".")[2]
+
+
+def _parent(path: str) -> str:
+    return path.rpartition(".")[0]

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lm_eval_steer.attach import attach, check_finite
+from lm_eval_steer.attachment import attach, check_finite
 from lm_eval_steer.layout import ModelLayout, input_device
 from lm_eval_steer.plan import SteeringPlan
 

@@ -123,6 +123,8 @@ class SteeringVector:
     def __post_init__(self) -> None:
         if not self.tensors:
             raise ShapeError(f"vector {self.name!r} has no tensors.")
+        if self.rows not in (None, "positions", "basis"):
+            raise ShapeError(f"vector {self.name!r} declares rows: {self.rows}; allowed are positions and basis.")
         tensors = {key: _frozen_copy(value) for key, value in sorted(self.tensors.items())}
         origins = {key: _frozen_copy(value) for key, value in sorted(self.origins.items())}
         for key, value in tensors.items():
@@ -165,9 +167,21 @@ class SteeringVector:
         """Width of its tensors."""
         return int(next(iter(self.tensors.values())).shape[-1])
 
+    def tensor_id(self, point: Hookpoint) -> str:
+        """Content id of one tensor with its origin: the same whatever else the file holds.
+
+        Args:
+            point: a hookpoint that this vector has.
+        """
+        digest = hashlib.sha256(f"{self.rows}:{tuple(self.tensors[point].shape)}".encode())
+        digest.update(self.tensors[point].numpy().tobytes())
+        if point in self.origins:
+            digest.update(self.origins[point].numpy().tobytes())
+        return digest.hexdigest()[:16]
+
     def norms(self) -> dict[str, float]:
-        """Return the Euclidean norm (Frobenius for rows) of each tensor, by hookpoint key."""
-        return {str(key): float(torch.linalg.vector_norm(value)) for key, value in self.tensors.items()}
+        """Return the Euclidean norm (Frobenius for rows) of each tensor, by hookpoint key; summed in float64."""
+        return {str(key): float(torch.linalg.vector_norm(value.double())) for key, value in self.tensors.items()}
 
     def at(self, layer: int, site: Site | None = None) -> Tensor:
         """Return the tensor ``[d_model]`` (or ``[k, d_model]``) of one layer.

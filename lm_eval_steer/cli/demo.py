@@ -196,9 +196,9 @@ def _show(curves: list[DoseCurve], grid: Grid, out: Path, seconds: float) -> Non
     best = max((c for c in curves if c.control is None), key=lambda curve: curve.effect()[0])
     chance = max(abs(c.effect()[0]) for c in curves if c.control)
     console.print(
-        f"Largest effect: layer {best.layer}, {best.effect()[0]:+.2f} nats per token from the smallest to the largest "
-        f"multiplier; the random direction of the same norm moved it by at most {chance:.2f}. One random direction a "
-        "layer shows the size of chance; it is no p-value, and the best layer was chosen on these items."
+        f"Most positive effect: layer {best.layer}, {best.effect()[0]:+.2f} nats per token from the smallest to the "
+        f"largest multiplier; the random direction of the same norm moved it by at most {chance:.2f}. One random "
+        "direction a layer shows the size of chance; it is no p-value, and the best layer was chosen on these items."
     )
     console.print(f'Written to {out}/ in {seconds:.0f} s. Next: lm-eval-steer try "How was your day?"', highlight=False)
 

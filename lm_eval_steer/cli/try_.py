@@ -102,7 +102,7 @@ def _title(plan: Any) -> str:
     if not plan.placements:
         return "unsteered"
     first = plan.placements[0]
-    return f"layer {first.target.layer}, λ = {first.multiplier:+g}"
+    return f"layer {first.source.layer}, λ = {first.multiplier:+g}"
 
 
 def _as_json(trial: Trial) -> dict[str, Any]:

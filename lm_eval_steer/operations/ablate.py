@@ -19,9 +19,10 @@ class Ablate(Operation):
 
     name = "ablate"
     neutral_at_zero = True
+    uses_norm = False
     default_sites = (Site.BLOCK_IN, Site.ATTN_OUT, Site.MLP_OUT)
 
-    def edit(self, h: Tensor, vector: Tensor, multiplier: float, origin: Tensor | None) -> Tensor:
+    def edit(self, h: Tensor, vector: Tensor, multiplier: float | Tensor, origin: Tensor | None) -> Tensor:
         """Return ``h − λ(h·v̂)v̂``."""
         direction = unit(vector)
         return h - multiplier * along(h, direction) * direction

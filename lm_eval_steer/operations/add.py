@@ -16,6 +16,6 @@ class Add(Operation):
     name = "add"
     neutral_at_zero = True
 
-    def edit(self, h: Tensor, vector: Tensor, multiplier: float, origin: Tensor | None) -> Tensor:
+    def edit(self, h: Tensor, vector: Tensor, multiplier: float | Tensor, origin: Tensor | None) -> Tensor:
         """Return ``h + λv``."""
         return h + multiplier * vector

@@ -17,7 +17,7 @@ class AddNormPreserving(Operation):
     name = "add_norm_preserving"
     neutral_at_zero = True
 
-    def edit(self, h: Tensor, vector: Tensor, multiplier: float, origin: Tensor | None) -> Tensor:
+    def edit(self, h: Tensor, vector: Tensor, multiplier: float | Tensor, origin: Tensor | None) -> Tensor:
         """Return ``h + λv`` rescaled to ‖h‖; a sum of exactly zero stays zero."""
         moved = h + multiplier * vector
         norm = torch.linalg.vector_norm(moved, dim=-1, keepdim=True)

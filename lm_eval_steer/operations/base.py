@@ -17,23 +17,25 @@ class Operation(ABC):
     Attributes:
         name: what model arguments, specs and tables call it.
         neutral_at_zero: whether multiplier 0 leaves the model bit-identical.
+        uses_norm: whether the vector's length matters; otherwise only its direction does, which must not be zero.
         default_sites: the sites it edits, at *every* layer, when the user names none; None for operations
             that are placed at the vector's own site and layer.
     """
 
     name: ClassVar[str]
     neutral_at_zero: ClassVar[bool]
+    uses_norm: ClassVar[bool] = True
     default_sites: ClassVar[tuple[Site, ...] | None] = None
 
     @abstractmethod
-    def edit(self, h: Tensor, vector: Tensor, multiplier: float, origin: Tensor | None) -> Tensor:
+    def edit(self, h: Tensor, vector: Tensor, multiplier: float | Tensor, origin: Tensor | None) -> Tensor:
         """Return the edited positions; ``h`` is not written to.
 
         Args:
             h: ``[n, d_model]``, float32 (float64 where the model is).
             vector: ``[d_model]``, or ``[n, d_model]`` where each position has its own row; the dtype of ``h``.
-            multiplier: λ.
-            origin: ``[d_model]`` from which projections are taken, or None for zero.
+            multiplier: λ, or ``[n, 1]`` where each position has its own.
+            origin: ``[d_model]`` or ``[n, d_model]`` from which projections are taken, or None for zero.
 
         Returns:
             ``[n, d_model]`` in the dtype of ``h``.
@@ -42,7 +44,8 @@ class Operation(ABC):
 
 def unit(vector: Tensor) -> Tensor:
     """Return v̂ = v/‖v‖ along the last dimension, ``[..., d_model]``."""
-    return vector / torch.linalg.vector_norm(vector, dim=-1, keepdim=True)
+    norm: Tensor = torch.linalg.vector_norm(vector, dim=-1, keepdim=True)
+    return vector / norm
 
 
 def along(h: Tensor, direction: Tensor) -> Tensor:

@@ -17,8 +17,9 @@ class Clamp(Operation):
 
     name = "clamp"
     neutral_at_zero = False
+    uses_norm = False
 
-    def edit(self, h: Tensor, vector: Tensor, multiplier: float, origin: Tensor | None) -> Tensor:
+    def edit(self, h: Tensor, vector: Tensor, multiplier: float | Tensor, origin: Tensor | None) -> Tensor:
         """Return ``h + (λ − (h − b)·v̂)v̂``."""
         direction = unit(vector)
         centred = h if origin is None else h - origin

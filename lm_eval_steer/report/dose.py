@@ -73,7 +73,7 @@ def rows(curves: Sequence[DoseCurve]) -> list[dict[str, Any]]:
                 "layer": curve.layer,
                 "relative_dose": curve.relative_dose,
                 "n_items": len(curve.scores[curve.multipliers[0]]),
-                "means": {f"{multiplier:g}": curve.mean(multiplier) for multiplier in curve.multipliers},
+                "means": {repr(multiplier): curve.mean(multiplier) for multiplier in curve.multipliers},
                 "effect": effect,
                 "effect_standard_error": None if math.isnan(error) else error,
                 "monotone": curve.monotone(),

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from lm_eval_steer.attach import attach
+from lm_eval_steer.attachment import attach
 from lm_eval_steer.errors import EXIT_INPUT, ShapeError, VectorFileError
 from lm_eval_steer.formats import Told, get_format, load_vector, save_vector
 from lm_eval_steer.hookpoint import Hookpoint, Site

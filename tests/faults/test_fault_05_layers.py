@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lm_eval_steer.attach import attach
+from lm_eval_steer.attachment import attach
 from lm_eval_steer.errors import EXIT_USAGE, LayerError
 from lm_eval_steer.hookpoint import Hookpoint, Site, check_layer
 from lm_eval_steer.plan import Placement, SteeringPlan

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lm_eval_steer.attach import attach
+from lm_eval_steer.attachment import attach
 from lm_eval_steer.errors import SiteError
 from lm_eval_steer.hookpoint import Site, parse_site
 from tests.conftest import random_vector

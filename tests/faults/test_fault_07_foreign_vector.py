@@ -8,7 +8,7 @@ import dataclasses
 import pytest
 import torch
 
-from lm_eval_steer.attach import attach
+from lm_eval_steer.attachment import attach
 from lm_eval_steer.errors import EXIT_INPUT, ForeignVectorError
 from lm_eval_steer.fingerprint import fingerprint
 from lm_eval_steer.layout import probe_layout

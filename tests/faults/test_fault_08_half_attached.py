@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lm_eval_steer.attach import SteeringHandle, attach
+from lm_eval_steer.attachment import SteeringHandle, attach
 from lm_eval_steer.errors import ShapeError
 from lm_eval_steer.hookpoint import Hookpoint, Site
 from lm_eval_steer.plan import Placement, SteeringPlan

@@ -44,6 +44,6 @@ def test_an_absent_marker_is_an_error_and_never_everything(multiplier: float) ->
 def test_tokens_are_counted_the_same_at_zero(multiplier: float) -> None:
     lm = steered_lm(make_plan(random_vector(WIDTH, 4), multiplier=multiplier))
     loglikelihood(lm, [("the context", " a long answer"), ("other", " text")])
-    counted = lm.get_model_info()["steering"]["done"][0]["steered_tokens"]
+    counted = lm.get_model_info()["steering"]["done"][0]["scoped_tokens"]
     answers = [lm._encode_pair("the context", " a long answer")[1], lm._encode_pair("other", " text")[1]]
     assert counted == sum(map(len, answers))

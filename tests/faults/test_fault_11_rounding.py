@@ -20,7 +20,7 @@ def edit_of(value: float, multiplier: float) -> Edit:
 
 
 def every(n: int) -> Chosen:
-    return Chosen(torch.arange(n), torch.zeros(n, dtype=torch.long), True)
+    return Chosen(torch.arange(n), torch.zeros(n, dtype=torch.long), n)
 
 
 def test_an_edit_below_the_spacing_is_reported_as_lost() -> None:

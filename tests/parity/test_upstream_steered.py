@@ -19,7 +19,7 @@ from lm_eval.models.hf_steered import SteeredModel, steer
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from lm_eval_steer.attach import attach
+from lm_eval_steer.attachment import attach
 from lm_eval_steer.formats.base import Told
 from lm_eval_steer.formats.convert import Written, convert_file
 from lm_eval_steer.model_args import parse_arguments

@@ -16,7 +16,7 @@ def test_layers(text: str, expected: tuple[int, ...]) -> None:
     assert parse_layers(text, range(4)) == expected
 
 
-@pytest.mark.parametrize("text", ["", "4", "-1", "1-", "a", "1,1", "1-2,2", "1.0", "3-1"])
+@pytest.mark.parametrize("text", ["", "4", "-1", "1-", "a", "1,1", "1-2,2", "1.0", "3-1", "3,2-1", "²"])
 def test_layers_refused(text: str) -> None:
     with pytest.raises(ConfigError):
         parse_layers(text, range(4))
@@ -35,7 +35,7 @@ def test_multipliers(text: str, expected: tuple[float, ...]) -> None:
     assert parse_multipliers(text) == expected
 
 
-@pytest.mark.parametrize("text", ["", "nan", "inf", "1e400", "1:2", "2:1:1", "1:2:0", "1,1", "a"])
+@pytest.mark.parametrize("text", ["", "nan", "inf", "1e400", "1:2", "2:1:1", "1:2:0", "1,1", "a", "-1:1:0.3", "0:1:3"])
 def test_multipliers_refused(text: str) -> None:
     with pytest.raises(ConfigError):
         parse_multipliers(text)

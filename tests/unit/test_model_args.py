@@ -50,7 +50,16 @@ def test_several_layers_must_be_named(files: dict[str, str]) -> None:
 
 @pytest.mark.parametrize(
     ("layer", "expected"),
-    [(2, [2]), ("2", [2]), ("1-3", [1, 2, 3]), ("1;3", [1, 3]), ([1, 3], [1, 3]), ("all", list(range(6))), (-1, [5])],
+    [
+        (2, [2]),
+        ("2", [2]),
+        ("1-3", [1, 2, 3]),
+        ("1;3", [1, 3]),
+        ([1, 3], [1, 3]),
+        ("all", list(range(6))),
+        (-1, [5]),
+        (-1.0, [5]),
+    ],
 )
 def test_layer_grammar(files: dict[str, str], layer: object, expected: list[int]) -> None:
     assert targets(plan(vector=files["many"], layer=layer)) == [f"block_out.{i}" for i in expected]
@@ -81,7 +90,7 @@ def test_lists_zip_and_single_items_repeat(files: dict[str, str]) -> None:
 
 
 def test_lists_of_different_length_are_refused(files: dict[str, str]) -> None:
-    with pytest.raises(ConfigError, match="3 items where another list has|2 items where another list has 3"):
+    with pytest.raises(ConfigError, match=r"3 items where another list has|2 items where another list has 3"):
         plan(vector=files["many"], layer="1;2", multiplier="1;2;3")
 
 
@@ -144,6 +153,16 @@ def test_normalize_unit_and_set(files: dict[str, str]) -> None:
         plan(vector=files["one"], normalize="set")
 
 
+def test_one_vector_given_twice_is_no_set(files: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match="two or more"):
+        plan(vector=files["many"], layer="1;2", normalize="set")
+
+
+def test_a_whole_number_beyond_floats_is_refused(files: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match="not finite"):
+        plan(vector=files["one"], multiplier=10**400)
+
+
 def test_normalize_dose_needs_recorded_norms(files: dict[str, str]) -> None:
     with pytest.raises(InputError, match="does not record the residual norm"):
         plan(vector=files["one"], normalize="dose")
@@ -179,6 +198,10 @@ def test_yaml_and_json_specs_are_the_flat_plan(files: dict[str, str], tmp_path: 
         ("placements: []\nlayer: 3", "unknown spec key"),
         ("placements:\n- {vector: v, multipler: 3}", "Did you mean 'multiplier'"),
         ("{", "while parsing"),
+        ("? [a]\n: 1", "a key must be a plain word"),
+        ("placements:\n- {vector: [[a]], layer: 1}", "is no text"),
+        ("placements:\n- {vector: v, multiplier: 1:30.5}", "plain decimal"),
+        ("placements:\n- {vector: v, multiplier: 012.5}", "plain decimal"),
     ],
 )
 def test_bad_specs(tmp_path: Path, text: str, message: str) -> None:
