@@ -18,8 +18,9 @@ $(STAMP): pyproject.toml constraints.txt hatch_build.py
 demo: $(STAMP)
 	$(BIN)/lm-eval-steer demo --out demo_out
 
+# two processes, a file of tests at a time; the same as `python -m pytest`, in about half the time
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 fast: $(STAMP)
 	$(BIN)/python -m pytest -m 'not slow'
@@ -33,6 +34,7 @@ types: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/hook_overhead.py
+	$(BIN)/python benchmarks/sweep.py --quick
 
 clean:
 	rm -rf $(VENV) build dist demo_out

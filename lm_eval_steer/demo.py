@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from lm_eval_steer.evaluation import evaluate_plan, load_tasks, steered
+from lm_eval_steer.evaluation import evaluate_plan, load_tasks
 from lm_eval_steer.extraction.extract import Extraction
 from lm_eval_steer.hookpoint import Hookpoint, Site
 from lm_eval_steer.plan import Placement, SteeringPlan
 from lm_eval_steer.report.dose import DoseCurve
 from lm_eval_steer.scope import TokenScope
+from lm_eval_steer.sweep.engine import SweepLM
+from lm_eval_steer.sweep.requests import reuse_requests
 from lm_eval_steer.vector import SteeringVector
 
 TASK = "control_positivity"
@@ -58,30 +60,22 @@ def run_grid(model: Any, tokenizer: Any, made: Extraction, grid: Grid, step: Ste
     Returns:
         Two curves a layer: the vector's and the control's.
     """
+    subjects = [(made.vector, grid.multipliers), (made.controls["random"], grid.control_multipliers)]
+    places = [(vector, layer, m) for vector, each in subjects for layer in grid.layers for m in each if m]
     tasks = load_tasks([TASK], tokenizer)
-
-    def scores(plan: SteeringPlan) -> list[float]:
-        with steered(model, tokenizer, plan) as lm:
-            results = evaluate_plan(lm, tasks, limit=grid.limit)
-        return [float(sample[METRIC]) for sample in results["samples"][TASK]]
-
-    step("unsteered")
-    unsteered = scores(SteeringPlan())
-    curves = []
-    for vector, multipliers in _subjects(made, grid):
-        for layer in grid.layers:
-            values = {0.0: unsteered}
-            for multiplier in multipliers:
-                if multiplier:
-                    step(f"{vector.name}, layer {layer}, λ = {multiplier:+g}")
-                    values[multiplier] = scores(_plan(vector, layer, multiplier, grid.scope))
-            curves.append(_curve(vector, layer, values))
-    return curves
-
-
-def _subjects(made: Extraction, grid: Grid) -> Iterator[tuple[SteeringVector, tuple[float, ...]]]:
-    yield made.vector, grid.multipliers
-    yield made.controls["random"], grid.control_multipliers
+    reuse_requests(tasks["tasks"][TASK])
+    plans = [SteeringPlan(), *(_plan(vector, layer, m, grid.scope) for vector, layer, m in places)]
+    lm = SweepLM(model, tokenizer=tokenizer, plans=plans, batch_size=8)
+    scores = []
+    for number, name in enumerate(["unsteered", *(f"{v.name}, layer {i}, λ = {m:+g}" for v, i, m in places)]):
+        step(name)
+        lm.cell = number
+        samples = evaluate_plan(lm, tasks, limit=grid.limit)["samples"][TASK]
+        scores.append([float(sample[METRIC]) for sample in samples])
+    curves: dict[tuple[str, int], dict[float, list[float]]] = {}
+    for (vector, layer, multiplier), values in zip(places, scores[1:], strict=True):
+        curves.setdefault((vector.name, layer), {0.0: scores[0]})[multiplier] = values
+    return [_curve(vector, layer, curves[vector.name, layer]) for vector, _ in subjects for layer in grid.layers]
 
 
 def _plan(vector: SteeringVector, layer: int, multiplier: float, scope: str) -> SteeringPlan:

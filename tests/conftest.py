@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 # Before torch is imported: on shared cores two threads can be many times slower than one, and no test may use a hub.
-os.environ.setdefault("OMP_NUM_THREADS", "2" if os.environ.get("CI") else "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_DATASETS_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -15,6 +15,7 @@ COMMAND = (
 
 
 def main() -> None:
+    """Write the manifest."""
     vectors = {}
     for path in sorted(HERE.glob("*.safetensors")):
         vector = load_vector(path)

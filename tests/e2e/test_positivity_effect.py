@@ -46,7 +46,8 @@ def scores(real_model_dir: Any) -> dict[str, Any]:
     reuse_requests(tasks["tasks"][TASK])
     lm = SweepLM(model, tokenizer=tokenizer, plans=plans, batch_size=8)
     means = []
-    for lm.cell in range(len(plans)):
+    for cell in range(len(plans)):
+        lm.cell = cell
         samples = evaluate_plan(lm, tasks)["samples"][TASK]
         assert len(samples) == 60
         means.append(float(np.mean([sample["logit_diff_tok"] for sample in samples])))

@@ -1,0 +1,251 @@
+"""``lm-eval-steer sweep``: many steering settings on the same tasks, in one run, into a ledger."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from lm_eval_steer.errors import EXIT_OK, ConfigError
+
+if TYPE_CHECKING:
+    from lm_eval_steer.sweep.cell import Cell
+    from lm_eval_steer.sweep.records import CellRecord
+    from lm_eval_steer.sweep.run import Swept
+    from lm_eval_steer.sweep.spec import SweepSpec
+
+    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+
+_DESCRIPTION = """\
+Run every combination of vectors, layers, multipliers, scopes and operations on lm-eval tasks. What the cells share is
+computed once: the prompt before the first steered token, and the layers below the steered one. Each cell's numbers
+are aggregated by lm-eval itself. The unsteered cell is always there.
+
+The ledger is a folder. Stop the command at any time: the same command goes on where it stopped, and ends with the
+same bytes. Several processes may share one ledger.
+"""
+_EPILOG = """\
+examples:
+  lm-eval-steer sweep --pretrained embedded --vector smollm2-positivity --layers 10,20 --multipliers=-1:1:0.5 \\
+                      --scope all --skip-first --tasks control_positivity --limit 20 --ledger my_sweep
+  lm-eval-steer sweep --pretrained embedded --vector smollm2-positivity --layers all --multipliers=-1,1 \\
+                      --nulls random:20 --tasks control_positivity --ledger my_sweep --dry-run
+  lm-eval-steer sweep --pretrained DIR_OR_HUB --spec sweep.yaml --ledger my_sweep --json > cells.json
+  lm-eval-steer status my_sweep
+
+a spec file holds the same words: vectors, layers, multipliers, scopes, operations, normalize, nulls, tasks, limit …
+"""
+_SPEC_FLAGS = {
+    "vectors": "vector",
+    "layers": "layers",
+    "multipliers": "multipliers",
+    "scopes": "scope",
+    "operations": "operation",
+    "normalize": "normalize",
+    "site": "site",
+    "nulls": "nulls",
+    "tasks": "tasks",
+    "limit": "limit",
+    "num_fewshot": "num_fewshot",
+    "batch_size": "batch_size",
+    "seed": "seed",
+}
+_SPEC_SWITCHES = {"skip_first": "skip_first", "chat": "chat", "allow_foreign_vector": "allow_foreign_vector"}
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Add the subcommand ``sweep`` to the command line."""
+    parser = subparsers.add_parser(
+        "sweep",
+        help="run layers × multipliers × vectors on lm-eval tasks in one go",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--ledger", required=True, metavar="DIR", help="folder for the results; made where it is missing")
+    add("--pretrained", default="embedded", help="folder or hub name; default: the embedded model")
+    add("--spec", metavar="FILE", help="YAML or JSON file, in place of the flags below")
+    add("--vector", help="shipped names or files, joined by commas")
+    add("--layers", help="all, 12, 10-14 or 4,10-14, one at a time; default: all of the vector's")
+    add("--multipliers", help="-1,1 or FIRST:LAST:STEP (write --multipliers=-1,1); default: 1")
+    add("--scope", help="which tokens, joined by semicolons; default: after_prompt")
+    add("--operation", help="joined by commas; default: add")
+    add("--normalize", help="none, unit, dose, set, joined by commas; default: none")
+    add("--site", help="where in the block; default: the vector's own")
+    add("--nulls", help="null directions of the same norm, e.g. random:20; default: none")
+    add("--skip-first", action="store_true", default=None, help="leave the first token, the attention sink, alone")
+    add("--tasks", help="lm-eval tasks, joined by commas")
+    add("--limit", type=int, metavar="N", help="items a task; default: all")
+    add("--num-fewshot", type=int, metavar="N", help="examples before an item; default: what the task says")
+    add("--chat", action="store_true", default=None, help="apply the chat template")
+    add("--batch-size", type=int, metavar="N", help="requests in one block; default: 8")
+    add("--seed", type=int, help="of the few-shot draw and of the null directions; default: 1234")
+    add("--allow-foreign-vector", action="store_true", default=None, help="accept vectors of other models")
+    add("--revision", help="of a model on the hub")
+    add("--dtype", default="float32", help="float32, bfloat16 or float16; default: float32")
+    add("--device", default=None, help="cpu, cuda, cuda:1, mps; default: the best there is")
+    add("--force", action="store_true", help="replace cells that are there with another result")
+    add("--dry-run", action="store_true", help="say which cells there would be, and run nothing")
+    add("--json", action="store_true", help="print the cells' records as JSON, alone on stdout")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the sweep, or say what it would run.
+
+    Returns:
+        The exit code 0.
+
+    Raises:
+        SteerError: as the spec, the model, a task or the ledger raises it; finished cells are kept.
+    """
+    spec = _spec(args)
+    spec.requests()  # every vector is read and every argument checked before the model is loaded
+    from lm_eval_steer.sweep.ledger import Ledger
+
+    ledger = None if args.dry_run else Ledger.open(args.ledger)
+    from lm_eval_steer.layout import probe_layout
+    from lm_eval_steer.loading import load_causal_lm, model_label
+
+    _say(f"loading {model_label(args.pretrained)}")
+    model, tokenizer = load_causal_lm(args.pretrained, dtype=args.dtype, device=args.device, revision=args.revision)
+    if ledger is None:
+        _show_cells(spec.cells(probe_layout(model).n_layers), args.json)
+        return EXIT_OK
+    from lm_eval_steer.sweep.run import run_sweep
+
+    with _progress() as (scored, step):
+        swept = run_sweep(
+            model,
+            tokenizer,
+            spec,
+            ledger,
+            model_id=model_label(args.pretrained),
+            revision=args.revision,
+            force=args.force,
+            progress=scored,
+            step=step,
+        )
+    for problem in ledger.problems:
+        _say(f"set aside: {problem.what}: {problem.reason}")
+    _show(swept, args)
+    return EXIT_OK
+
+
+def _spec(args: argparse.Namespace) -> SweepSpec:
+    from lm_eval_steer.sweep.spec import SweepSpec
+
+    names = {**_SPEC_FLAGS, **_SPEC_SWITCHES}
+    given = {key: getattr(args, flag) for key, flag in names.items() if getattr(args, flag) is not None}
+    if args.spec is None:
+        return SweepSpec.from_dict(given)
+    if given:
+        flags = ", ".join("--" + names[key].replace("_", "-") for key in given)
+        raise ConfigError(f"--spec and {flags} are both given; put everything into the spec.")
+    return SweepSpec.from_file(args.spec)
+
+
+@contextmanager
+def _progress() -> Iterator[tuple[Any, Any]]:
+    """Give two callbacks: answers scored, and cells evaluated; a bar in a terminal, plain lines in a log."""
+    import logging
+
+    for name in ("lm_eval", "transformers"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    if not sys.stderr.isatty():
+        yield _plain_lines()
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(file=sys.stderr)) as bars:
+        scoring = bars.add_task("answers × cells scored", total=None)
+        judging = bars.add_task("cells", total=None)
+
+        def step(done: int, total: int, what: str) -> None:
+            bars.update(judging, completed=done, total=total, description=what)
+
+        yield (lambda done, total: bars.update(scoring, completed=done, total=total)), step
+
+
+def _plain_lines() -> tuple[Any, Any]:
+    import time
+
+    began, last = time.monotonic(), [0.0]
+
+    def scored(done: int, total: int) -> None:
+        now = time.monotonic()
+        if done == total or now - last[0] >= 10:
+            last[0] = now
+            left = (now - began) * (total - done) / max(done, 1)
+            _say(f"scored {done} of {total} answers × cells, {left:.0f} s left")
+
+    def step(done: int, total: int, what: str) -> None:
+        if done in (0, total - 1) or done % 25 == 0:
+            _say(f"cell {done + 1} of {total}: {what}")
+
+    return scored, step
+
+
+def _show_cells(cells: Sequence[Cell], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps([{"plan": cell.plan.to_dict(), "labels": dict(cell.labels)} for cell in cells]))
+        return
+    for cell in cells:
+        print(" ".join(f"{key}={value}" for key, value in cell.labels.items() if value is not None))
+    print(f"{len(cells)} cells, the unsteered one included", file=sys.stderr)
+
+
+def _show(swept: Swept, args: argparse.Namespace) -> None:
+    why = f" ({swept.path['why']})" if swept.path["why"] else ""
+    path = f"path: {swept.path['kind']}{why}; new blocks: {swept.computed_blocks}"
+    _say(f"{len(swept.records)} cells in {args.ledger}/; {path}")
+    if args.json:
+        print(json.dumps([record.to_dict() for record in swept.records], ensure_ascii=False, allow_nan=False))
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from lm_eval_steer.names import printable
+
+    columns = [(task, metric) for task in swept.records[0].tasks for metric in swept.records[0].tasks[task]["metrics"]]
+    table = Table()
+    for name in ("vector", "layer", "scope", "λ", *(f"{task} {metric}" for task, metric in columns)):
+        table.add_column(Text(printable(name)))
+    for record in swept.records:
+        table.add_row(*(Text(printable(text)) for text in _row(record, columns)))
+    console = Console()
+    (console if console.is_terminal else Console(width=140)).print(table)
+
+
+def _row(record: CellRecord, columns: Sequence[tuple[str, str]]) -> list[str]:
+    labels = record.labels
+    values = [record.tasks[task]["metrics"].get(metric) for task, metric in columns]
+    text = [record.status if value is None else f"{value:.4f}" for value in values]
+    return [
+        *("" if labels.get(k) is None else str(labels[k]) for k in ("vector", "layer", "scope", "multiplier")),
+        *text,
+    ]
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

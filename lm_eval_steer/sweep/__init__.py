@@ -1,0 +1,1 @@
+"""Sweeps: many plans on the same requests, sharing exactly what they have in common."""

@@ -1,0 +1,127 @@
+"""Grid: the cells that a sweep's axes mean, with the labels that tables call them by."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from lm_eval_steer.axes import parse_layers
+from lm_eval_steer.model_args import PlanRequest
+from lm_eval_steer.plan import Normalize, SteeringPlan, normalized_scale
+from lm_eval_steer.scope import TokenScope
+from lm_eval_steer.sweep.cell import Cell
+from lm_eval_steer.sweep.nulls import Nulls, check_nulls
+from lm_eval_steer.sweep.records import UNSTEERED, Label
+from lm_eval_steer.vector import SteeringVector
+
+if TYPE_CHECKING:
+    from lm_eval_steer.sweep.spec import SweepSpec
+
+Labels = dict[str, Label]
+_Labelled = tuple[SteeringPlan, Labels]
+
+
+def make_cells(spec: SweepSpec, requests: Sequence[PlanRequest], n_layers: int) -> list[Cell]:
+    """Return the cells of a sweep; see :meth:`SweepSpec.cells`."""
+    names = _names(entry.stored.vector for request in requests for entry in request.entries)
+    labels: dict[str, Labels] = {UNSTEERED: _labels(SteeringPlan(), names)}
+    plans: dict[str, SteeringPlan] = {UNSTEERED: SteeringPlan()}
+    aliases: dict[str, list[Labels]] = {UNSTEERED: []}
+    for plan, own in _points(spec, requests, n_layers, names):
+        key = UNSTEERED if plan.neutral else plan.id
+        if key in plans:
+            aliases[key].append(own)
+        else:
+            plans[key], labels[key], aliases[key] = plan, own, []
+    return [Cell(plan, labels[key], tuple(aliases[key])) for key, plan in plans.items()]
+
+
+def _points(
+    spec: SweepSpec, requests: Sequence[PlanRequest], n_layers: int, names: Mapping[int, str]
+) -> Iterator[_Labelled]:
+    controls, nulls = check_nulls(spec.nulls), Nulls(spec.seed)
+    peers = tuple(request.entries[0].stored.vector for request in requests)
+    for request in requests:
+        plans = iter([request.resolve(n_layers)]) if spec.placements else _axes(spec, request, n_layers, peers)
+        group = [(plan, _labels(plan, names)) for plan in plans]
+        yield from group
+        for control in controls:
+            for plan, labels in group:
+                marks: Labels = {"control": control.kind, "control_of": labels["vector"]}
+                yield nulls.plan(plan, control), {**labels, **marks, "vector": f"{labels['vector']}-{control}"}
+
+
+def _axes(
+    spec: SweepSpec, request: PlanRequest, n_layers: int, peers: tuple[SteeringVector, ...]
+) -> Iterator[SteeringPlan]:
+    entry = request.entries[0]
+    layers = parse_layers(spec.layers, entry.stored.vector.layers)
+    axes = itertools.product(spec.scopes, spec.operations, spec.normalize, layers, spec.multipliers)
+    for scope, operation, normalize, layer, multiplier in axes:
+        point = dataclasses.replace(
+            entry, scope=TokenScope.parse(scope), operation=operation, layers=(layer,), multiplier=multiplier
+        )
+        plan = dataclasses.replace(request, entries=(point,)).resolve(n_layers)
+        yield plan if normalize == "none" else _normalized(plan, normalize, peers)
+
+
+def _normalized(plan: SteeringPlan, word: str, peers: tuple[SteeringVector, ...]) -> SteeringPlan:
+    normalize: Normalize = word  # type: ignore[assignment]  # checked when the spec was made
+    return SteeringPlan(
+        tuple(
+            dataclasses.replace(
+                placement,
+                normalize=normalize,
+                scale=normalized_scale(placement.vector, placement.source, placement.target, word, peers),
+            )
+            for placement in plan.placements
+        )
+    )
+
+
+def _names(vectors: Iterable[SteeringVector]) -> dict[int, str]:
+    """Return each vector's name by identity; two vectors of one name get a part of their ids."""
+    ids = {id(vector): (vector.name, vector.id) for vector in vectors}
+    return {
+        key: name if len({other for same, other in ids.values() if same == name}) == 1 else f"{name}-{content[:8]}"
+        for key, (name, content) in ids.items()
+    }
+
+
+def _labels(plan: SteeringPlan, names: Mapping[int, str]) -> Labels:
+    placements = plan.placements
+    if not placements:
+        return {"vector": UNSTEERED, **dict.fromkeys(_KEYS), "multiplier": 0.0}
+    # An operation that edits every site at every layer is told apart by the layer that its direction is of.
+    everywhere = len({placement.target.site for placement in placements}) > 1
+    layers = [placement.source.layer if everywhere else placement.target.layer for placement in placements]
+    return {
+        "vector": _joined([names[id(placement.vector)] for placement in placements]),
+        "control": _joined([placement.vector.provenance.control for placement in placements]),
+        "control_of": None,
+        "layer": _span(sorted(set(layers))),
+        "site": _joined([placement.target.site.value for placement in placements]),
+        "scope": _joined([str(placement.scope) for placement in placements]),
+        "operation": _joined([placement.operation for placement in placements]),
+        "normalize": _joined([placement.normalize for placement in placements]),
+        "skip_first": _joined([placement.skip_first for placement in placements]),
+        "multiplier": _joined([placement.multiplier for placement in placements]),
+    }
+
+
+_KEYS = ("control", "control_of", "layer", "site", "scope", "operation", "normalize", "skip_first")
+
+
+def _joined(values: Sequence[Label]) -> Label:
+    """Return the one value, or the different ones joined by ``+``."""
+    different = list(dict.fromkeys(values))
+    return different[0] if len(different) == 1 else "+".join(map(str, different))
+
+
+def _span(layers: Sequence[int]) -> Label:
+    if len(layers) == 1:
+        return layers[0]
+    whole = list(layers) == list(range(layers[0], layers[-1] + 1))
+    return f"{layers[0]}-{layers[-1]}" if whole else ";".join(map(str, layers))

@@ -1,0 +1,247 @@
+"""SweepSpec: what a sweep is asked for, and the cells that it means."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lm_eval_steer.axes import parse_layers, parse_multipliers
+from lm_eval_steer.errors import ConfigError
+from lm_eval_steer.files import canonical_json, content_id
+from lm_eval_steer.hookpoint import parse_site
+from lm_eval_steer.model_args import PLACEMENT_KEYS, PlanRequest, parse_arguments
+from lm_eval_steer.operations import get_operation
+from lm_eval_steer.plan import NORMALIZE, check_multiplier
+from lm_eval_steer.scope import TokenScope
+from lm_eval_steer.spec_file import read_spec
+from lm_eval_steer.suggest import choice_message
+from lm_eval_steer.sweep.cell import Cell
+from lm_eval_steer.sweep.grid import make_cells
+from lm_eval_steer.sweep.nulls import check_nulls
+
+
+@dataclass(frozen=True)
+class SweepSpec:
+    """A sweep: axes whose every combination is a cell, or explicit plans; and the tasks, with how they are asked.
+
+    Attributes:
+        vectors: names or paths.
+        layers: ``all``, ``12``, ``10-14`` or ``4,10-14``; one at a time.
+        multipliers: λ.
+        scopes: which tokens.
+        operations: how the vector is applied.
+        site: where in the block; None for the vector's own.
+        skip_first: leave the first token, the attention sink, alone.
+        normalize: none, unit, dose or set; ``set`` is over all vectors of the sweep.
+        nulls: null directions made for every vector, ``random:20``; "" for none.
+        placements: explicit plans instead of axes, each model arguments or ``{placements: [...]}``.
+        allow_foreign_vector: accept vectors of other models.
+        tasks: names of lm-eval tasks.
+        limit: items a task; None for all.
+        num_fewshot: examples before an item; None for what the task says.
+        chat: apply the chat template.
+        batch_size: items in one forward.
+        seed: of the few-shot draw and of the null directions.
+        base: folder of the spec file; relative vector paths are taken from it and may not leave it.
+    """
+
+    vectors: tuple[str, ...] = ()
+    layers: str = "all"
+    multipliers: tuple[float, ...] = (1.0,)
+    scopes: tuple[str, ...] = ("after_prompt",)
+    operations: tuple[str, ...] = ("add",)
+    site: str | None = None
+    skip_first: bool = False
+    normalize: tuple[str, ...] = ("none",)
+    nulls: str = ""
+    placements: tuple[Mapping[str, Any], ...] = ()
+    allow_foreign_vector: bool = False
+    tasks: tuple[str, ...] = ()
+    limit: int | None = None
+    num_fewshot: int | None = None
+    chat: bool = False
+    batch_size: int = 8
+    seed: int = 1234
+    base: Path | None = field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    @classmethod
+    def from_file(cls, path: Path | str) -> SweepSpec:
+        """Return the sweep that a ``.yaml``, ``.yml`` or ``.json`` file asks for.
+
+        Raises:
+            ConfigError: it cannot be read, or says something that is not allowed.
+        """
+        return cls.from_dict(read_spec(path), base=Path(path).expanduser().resolve().parent)
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any], base: Path | None = None) -> SweepSpec:
+        """Return the sweep that flags, or a spec file's object, ask for; None stands for absent.
+
+        Lists may be text as on the command line: items joined by commas, scopes by ``;`` (a marker may hold a comma),
+        multipliers as ``-1,0,1`` or ``-2:2:0.5``.
+
+        Raises:
+            ConfigError: an unknown key, or a value that is not allowed.
+        """
+        known = [f.name for f in dataclasses.fields(cls) if f.name != "base"]
+        for key in value:
+            if key not in known:
+                raise ConfigError(f"sweep: {choice_message('key', str(key), known)}")
+        given = {key: item for key, item in value.items() if item is not None}
+        for key in ("vectors", "operations", "normalize", "tasks"):
+            if key in given:
+                given[key] = _texts(key, given[key], ",")
+        if "scopes" in given:
+            given["scopes"] = _texts("scopes", given["scopes"], ";")
+        if "layers" in given:
+            given["layers"] = _layers(given["layers"])
+        if "multipliers" in given:
+            given["multipliers"] = _multipliers(given["multipliers"])
+        if "placements" in given:
+            given["placements"] = _plans(given["placements"])
+        return cls(**given, base=base)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the spec as JSON values that :meth:`from_dict` reads; the folder it came from is not in it."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "base"}
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+
+    @property
+    def id(self) -> str:
+        """Content id of what was asked for: 16 hexadecimal digits."""
+        return content_id(self.to_dict())
+
+    def requests(self) -> tuple[PlanRequest, ...]:
+        """Read every vector and check what needs no model; a sweep calls this before it loads one.
+
+        Returns:
+            One request a vector, its layer and multiplier left open; or one an explicit plan.
+
+        Raises:
+            ConfigError: an argument, or a layer that a vector lacks.
+            InputError: a vector that cannot be read.
+        """
+        if self.placements:
+            return tuple(_explicit(item, self.base, self.allow_foreign_vector) for item in self.placements)
+        common = {"skip_first": self.skip_first, "allow_foreign_vector": self.allow_foreign_vector, "site": self.site}
+        requests = tuple(parse_arguments({"vector": label, **common}, self.base) for label in self.vectors)
+        for request in requests:
+            parse_layers(self.layers, request.entries[0].stored.vector.layers)
+        return requests
+
+    def cells(self, n_layers: int) -> list[Cell]:
+        """Return the cells for a model of ``n_layers`` blocks, the unsteered one first, each plan once.
+
+        A plan that leaves the model as it is (λ = 0) is the unsteered one, and of equal plans only the first is a
+        cell; the labels of the others are its aliases. The order is that of the axes: vectors, scopes, operations,
+        normalisations, layers, multipliers; each vector's nulls after its own.
+
+        Raises:
+            SteerError: as :meth:`requests`, and for a layer, normalisation, scope or null that cannot be had.
+        """
+        return make_cells(self, self.requests(), n_layers)
+
+
+def _check(spec: SweepSpec) -> None:
+    axes = ("vectors", "layers", "multipliers", "scopes", "operations", "site", "skip_first", "normalize")
+    given = [f.name for f in dataclasses.fields(spec) if f.name in axes and getattr(spec, f.name) != f.default]
+    if spec.placements and given:
+        raise ConfigError(f"sweep: placements and {', '.join(given)} are both given; write plans, or axes.")
+    if not spec.placements and not spec.vectors:
+        raise ConfigError("sweep: name at least one vector (or placements).")
+    if not spec.tasks:
+        raise ConfigError("sweep: name at least one task.")
+    for key in ("vectors", "multipliers", "scopes", "operations", "normalize", "tasks"):
+        _check_list(key, getattr(spec, key), empty=bool(spec.placements))
+    for key in ("skip_first", "chat", "allow_foreign_vector"):
+        if not isinstance(getattr(spec, key), bool):
+            raise ConfigError(f"sweep: {key} is true or false, not {getattr(spec, key)!r}.")
+    for key, least in (("limit", 1), ("num_fewshot", 0), ("batch_size", 1), ("seed", 0)):
+        _check_whole(key, getattr(spec, key), least, optional=key in ("limit", "num_fewshot"))
+    _check_words(spec)
+
+
+def _check_words(spec: SweepSpec) -> None:
+    for vector in spec.vectors:
+        if ";" in vector:
+            raise ConfigError(f"sweep: vector {vector!r}: vectors that act together are a plan; use placements.")
+    for multiplier in spec.multipliers:
+        check_multiplier(multiplier)
+    for scope in spec.scopes:
+        TokenScope.parse(scope)
+    for operation in spec.operations:
+        get_operation(operation)
+    for word in spec.normalize:
+        if word not in NORMALIZE:
+            raise ConfigError(f"sweep: {choice_message('normalize', word, NORMALIZE)}")
+    if "set" in spec.normalize and len(spec.vectors) < 2:
+        raise ConfigError("sweep: normalize=set is the mean norm of the sweep's vectors; name two or more.")
+    if spec.site is not None:
+        parse_site(spec.site)
+    check_nulls(spec.nulls)
+
+
+def _check_list(key: str, values: Sequence[Any], *, empty: bool) -> None:
+    if not values and not empty:
+        raise ConfigError(f"sweep: {key} is empty.")
+    twice = sorted({str(value) for value in values if list(values).count(value) > 1})
+    if twice:
+        raise ConfigError(f"sweep: {key} names {', '.join(twice)} twice.")
+
+
+def _check_whole(key: str, value: object, least: int, *, optional: bool) -> None:
+    if value is None and optional:
+        return
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ConfigError(f"sweep: {key} is a whole number from {least} on, not {value!r}.")
+
+
+def _texts(key: str, value: Any, separator: str) -> tuple[str, ...]:
+    """Return a list's texts; a scope's own white space counts, so its items are taken as they are."""
+    if isinstance(value, str):
+        parts = value.split(separator)
+        value = parts if separator == ";" else [part.strip() for part in parts]
+    if not isinstance(value, list | tuple) or not all(isinstance(item, str) and item for item in value):
+        raise ConfigError(f"sweep: {key} is a list of names, not {value!r}.")
+    return tuple(value)
+
+
+def _layers(value: Any) -> str:
+    items = value if isinstance(value, list | tuple) else [value]
+    if not items or not all(isinstance(item, int | str) and not isinstance(item, bool) for item in items):
+        raise ConfigError(f"sweep: layers {value!r}: write all, 12, 10-14 or a list of these.")
+    return ",".join(map(str, items))
+
+
+def _multipliers(value: Any) -> tuple[float, ...]:
+    if isinstance(value, str):
+        return parse_multipliers(value)
+    items = value if isinstance(value, list | tuple) else [value]
+    return tuple(sorted(check_multiplier(item) for item in items))
+
+
+def _plans(value: Any) -> tuple[Mapping[str, Any], ...]:
+    if not isinstance(value, list | tuple) or not all(isinstance(item, Mapping) for item in value):
+        raise ConfigError("sweep: placements is a list of plans, each an object.")
+    try:
+        plans: tuple[Mapping[str, Any], ...] = tuple(json.loads(canonical_json(list(value))))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"sweep: placements hold a value that is no text or number: {error}.") from None
+    return plans
+
+
+def _explicit(item: Mapping[str, Any], base: Path | None, allow: bool) -> PlanRequest:
+    parts = item["placements"] if set(item) == {"placements"} else [item]
+    if not isinstance(parts, list) or not parts or not all(isinstance(part, Mapping) for part in parts):
+        raise ConfigError("sweep: a plan is model arguments, or {placements: [...]} with a list of them.")
+    for key in (key for part in parts for key in part):
+        if key not in PLACEMENT_KEYS:
+            raise ConfigError(f"sweep: placements: {choice_message('key', str(key), PLACEMENT_KEYS)}")
+    return PlanRequest(tuple(entry for part in parts for entry in parse_arguments(part, base).entries), allow)
