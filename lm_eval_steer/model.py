@@ -4,29 +4,31 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 import transformers
 from lm_eval.models.huggingface import HFLM
-from lm_eval.models.utils import Collator
-from tqdm import tqdm
 
 from lm_eval_steer import __version__
 from lm_eval_steer.attachment import attach
-from lm_eval_steer.check import check_finite, non_finite
+from lm_eval_steer.check import check_finite
 from lm_eval_steer.errors import ConfigError, ForeignCacheError
 from lm_eval_steer.files import content_id
 from lm_eval_steer.fingerprint import fingerprint
 from lm_eval_steer.handle import generation_requests
 from lm_eval_steer.layout import probe_layout
+from lm_eval_steer.measured import LogProb, is_measured
 from lm_eval_steer.model_args import check_unknown, parse_arguments
 from lm_eval_steer.plan import SteeringPlan
-from lm_eval_steer.positions import Batch
+from lm_eval_steer.row_scorer import RowScorer
 from lm_eval_steer.scope import assistant_marker
-from lm_eval_steer.scored_rows import Group, Row, TokenRequest, group_requests, mixes_boundaries, plan_rows
+from lm_eval_steer.scored_rows import (
+    TokenRequest,
+    group_requests,
+    mixes_boundaries,
+)
 
 _CACHE_KEY = "lm_eval_steer:plan"
 
@@ -181,72 +183,11 @@ class SteeredHF(HFLM):  # type: ignore[misc]
             self.steering.count([spans] * size, [len(group.view.tokens)] * size)
         if self.steering.plan.neutral and not (self.logits_cache and mixes_boundaries(requests)):
             answers: list[tuple[float, bool]] = super()._loglikelihood_tokens(requests, disable_tqdm, override_bs)
-            return answers
-        return self._score(requests, groups, disable_tqdm, override_bs)
-
-    def _score(
-        self, requests: list[TokenRequest], groups: list[Group], disable_tqdm: bool, override_bs: int | None
-    ) -> list[tuple[float, bool]]:
-        """Score ``groups`` by batches of rows, each with the positions its scopes name."""
-        rows = plan_rows(groups, self.steering)
-        pieces: list[list[torch.Tensor]] = [[] for _ in groups]
-        answers: list[tuple[float, bool]] = [(0.0, False)] * len(requests)
-        left = _row_counts(rows, len(groups))
-        with tqdm(
-            total=len(requests), disable=disable_tqdm or self.rank != 0, desc="Running loglikelihood requests"
-        ) as bar:
-            for chunk in self._row_batches(rows, groups, requests, override_bs):
-                for row, log_probs in zip(chunk, self._row_log_probs(chunk, groups), strict=True):
-                    pieces[row.group].append(log_probs)
-                    left[row.group] -= 1
-                    if left[row.group] == 0:
-                        self._answer(requests, groups[row.group], torch.cat(pieces[row.group]), answers)
-                        pieces[row.group] = []
-                        bar.update(len(groups[row.group].members))
-        return answers
-
-    def _row_batches(
-        self, rows: list[Row], groups: list[Group], requests: list[TokenRequest], override_bs: int | None
-    ) -> Any:
-        size, scheduler = self.batch_size, None
-        if size == "auto":
-            size = override_bs or 0
-            if not override_bs and rows:
-                self.batch_sizes: dict[int, int] = {}
-                longest = [requests[groups[row.group].members[0]] for row in rows]
-                scheduler = lambda position, _rows: self._batch_scheduler(position, longest)  # noqa: E731
-        return Collator.get_chunks(rows, n=size, fn=scheduler)
-
-    def _row_log_probs(self, chunk: list[Row], groups: list[Group]) -> list[torch.Tensor]:
-        """Return for each row the log-probabilities ``[reads, vocabulary]`` at the positions it reads."""
-        views = [groups[row.group].view for row in chunk]
-        lengths = [len(view.tokens) for view in views]
-        width = max(lengths)
-        padded = [list(view.tokens) + [0] * (width - n) for view, n in zip(views, lengths, strict=True)]
-        inputs = torch.tensor(padded, dtype=torch.long, device=self.device)
-        batch = Batch(lengths, [0] * len(chunk), width)
-        with self.steering.forward(batch, [row.spans for row in chunk], counted=False):
-            logits = self._model_call(inputs)
-        result = []
-        for row, one in zip(chunk, logits, strict=True):
-            part = one[row.first_read : row.first_read + row.reads]
-            check_finite(part, self.steering.plan)
-            result.append(torch.log_softmax(part, dim=-1, dtype=self.softmax_dtype))
-        return result
-
-    def _answer(
-        self, requests: list[TokenRequest], group: Group, log_probs: torch.Tensor, answers: list[tuple[float, bool]]
-    ) -> None:
-        greedy = log_probs.argmax(dim=-1)
-        for number in group.members:
-            strings, _, answer = requests[number]
-            tokens = torch.tensor(answer, dtype=torch.long, device=log_probs.device)
-            total = float(torch.gather(log_probs, 1, tokens[:, None]).squeeze(-1).sum())
-            if not math.isfinite(total):
-                raise non_finite(self.steering.plan)
-            answers[number] = (total, bool((greedy == tokens).all()))
-            if strings is not None:
-                self.cache_hook.add_partial("loglikelihood", strings, answers[number])
+            return [
+                (LogProb(value, 0.0), greedy) if is_measured(request) else (value, greedy)
+                for request, (value, greedy) in zip(requests, answers, strict=True)
+            ]
+        return RowScorer(self).score(requests, groups, silent=disable_tqdm, override_bs=override_bs)
 
     def _model_generate(self, context: torch.Tensor, max_length: int, stop: list[str], **kwargs: Any) -> torch.Tensor:
         plan, mask = self.steering.plan, kwargs.get("attention_mask")
@@ -291,10 +232,3 @@ class _FiniteLogits(transformers.LogitsProcessor):  # type: ignore[misc]
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         check_finite(scores, self._plan)
         return scores
-
-
-def _row_counts(rows: Sequence[Row], groups: int) -> list[int]:
-    counts = [0] * groups
-    for row in rows:
-        counts[row.group] += 1
-    return counts

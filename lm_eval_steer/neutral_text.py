@@ -1,8 +1,8 @@
 """Neutral text: the per-item scores of tasks that say how well a model still predicts plain text.
 
 ``compare``, ``report`` and ``tune`` read the columns ``nll`` and ``tokens`` of such a task and make the perplexity
-ratio to the unsteered model from them. There is no column ``kl``: lm-eval's requests answer with the log-probability
-of the text that stands there, and KL(unsteered ‖ steered) needs that of every other token too.
+ratio to the unsteered model from them, and the statistics read ``kl``. A task whose ``metadata`` say ``kl: true`` has
+it where a ``steered_hf`` model answers; plain ``hf`` knows no KL.
 """
 
 from __future__ import annotations
@@ -16,13 +16,17 @@ from lm_eval_steer.errors import ConfigError, NonFiniteError
 #: What :func:`process_results` returns, and whether higher is better (None: neither).
 METRICS: Mapping[str, bool | None] = {"nll": False, "tokens": None, "token_perplexity": False}
 
+#: What it returns beside these where the answer knows its KL.
+KL_METRICS: Mapping[str, bool | None] = {"kl": False, "token_kl": False}
+
 
 def process_results(doc: Mapping[str, Any], results: Sequence[Any]) -> dict[str, Any]:
     """Return the scores of one text.
 
     ``nll`` is its summed negative log-probability in nats, ``tokens`` the number of tokens in that sum, and
     ``token_perplexity`` the pair (−nll, tokens) from which lm-eval's ``weighted_perplexity`` makes
-    ``exp(Σ nll / Σ tokens)`` over all texts.
+    ``exp(Σ nll / Σ tokens)`` over all texts. Of an answer that knows it, ``kl`` is the sum over the text's positions of
+    KL(unsteered ‖ steered) in nats, and ``token_kl`` the pair (kl, tokens) for :func:`mean_per_token`.
 
     Args:
         doc: a document with ``item_id`` and ``answer_tokens``, as
@@ -44,4 +48,11 @@ def process_results(doc: Mapping[str, Any], results: Sequence[Any]) -> dict[str,
             f"item {doc.get('item_id', '?')!r} has log-probability {log_prob}. The model's logits are no numbers, so "
             "this run is not scored; try a smaller multiplier or dtype=float32."
         )
-    return {"nll": -log_prob, "tokens": tokens, "token_perplexity": (log_prob, tokens)}
+    kl = getattr(results[0][0], "kl", None)
+    measured = {} if kl is None else {"kl": float(kl), "token_kl": (float(kl), tokens)}
+    return {"nll": -log_prob, "tokens": tokens, "token_perplexity": (log_prob, tokens), **measured}
+
+
+def mean_per_token(pairs: Sequence[tuple[float, int]]) -> float:
+    """Return ``Σ sum / Σ tokens`` of (sum over a text's tokens, tokens); an aggregation for lm-eval."""
+    return math.fsum(total for total, _ in pairs) / sum(tokens for _, tokens in pairs)

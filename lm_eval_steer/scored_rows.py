@@ -9,8 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
+from torch import Tensor
+
 from lm_eval_steer.errors import InputError
 from lm_eval_steer.handle import SteeringHandle
+from lm_eval_steer.measured import is_measured
+from lm_eval_steer.positions import Batch
 from lm_eval_steer.scope import RequestView, Span
 
 TokenRequest = tuple[tuple[str, str] | None, list[int], list[int]]
@@ -25,12 +30,14 @@ class Group:
         view: input tokens and boundary, after truncation.
         answer_len: scored tokens of each.
         sort_key: lm-eval's order: longest first, then by tokens.
+        measured: whether the KL to the unsteered model is wanted at the scored positions.
     """
 
     members: tuple[int, ...]
     view: RequestView
     answer_len: int
     sort_key: tuple[int, tuple[int, ...]]
+    measured: bool = False
 
 
 @dataclass(frozen=True)
@@ -102,9 +109,19 @@ def plan_rows(groups: Sequence[Group], handle: SteeringHandle) -> list[Row]:
     return rows
 
 
+def padded_rows(rows: Sequence[Row], groups: Sequence[Group], device: torch.device) -> tuple[Tensor, Batch]:
+    """Return the token ids of rows, ``[rows, width]``, right-padded with 0, and where they stand."""
+    views = [groups[row.group].view for row in rows]
+    lengths = [len(view.tokens) for view in views]
+    width = max(lengths)
+    padded = [list(view.tokens) + [0] * (width - n) for view, n in zip(views, lengths, strict=True)]
+    return torch.tensor(padded, dtype=torch.long, device=device), Batch(lengths, [0] * len(rows), width)
+
+
 def _group(requests: Sequence[TokenRequest], members: list[int], max_length: int) -> Group:
     strings, context, answer = requests[members[0]]
     tokens = (context + answer)[-(max_length + 1) :][:-1]
     view = RequestView(tokens, len(tokens) - len(answer) + 1, "rolling" if strings is None else "loglikelihood")
     whole = tuple(context + answer)
-    return Group(tuple(members), view, len(answer), (-len(whole), whole))
+    measured = any(is_measured(requests[number]) for number in members)
+    return Group(tuple(members), view, len(answer), (-len(whole), whole), measured)

@@ -21,6 +21,7 @@ from typing import Any
 from lm_eval.api.task import ConfigurableTask
 
 from lm_eval_steer.errors import ConfigError, DataError
+from lm_eval_steer.measured import MeasuredText
 
 _HOW = (
     'Name the model\'s tokenizer: `--metadata \'{"tokenizer": "NAME_OR_FOLDER"}\'` on the command line; in Python '
@@ -33,7 +34,8 @@ class TextChoiceTask(ConfigurableTask):  # type: ignore[misc]  # lm_eval has no 
     """A ``multiple_choice`` task whose documents reach ``process_results`` with ``answer_tokens``.
 
     In a task's YAML: ``class: !function lm_eval_steer.text_task.TextChoiceTask``. Documents need ``item_id`` and
-    ``order``, which together are unique.
+    ``order``, which together are unique. With ``kl: true`` in the YAML's ``metadata`` a ``steered_hf`` model answers
+    with log-probabilities that know their KL, see :class:`lm_eval_steer.measured.LogProb`.
     """
 
     def __init__(self, config: Mapping[str, Any]) -> None:
@@ -58,6 +60,14 @@ class TextChoiceTask(ConfigurableTask):  # type: ignore[misc]  # lm_eval has no 
         for request in sorted(self.instances, key=lambda each: each.idx):
             counts = self._answer_tokens.setdefault(_key(request.doc), [])
             counts.append(self._count(*request.args[:2]))
+
+    def construct_requests(self, doc: Mapping[str, Any], ctx: str, **kwargs: Any) -> list[Any]:
+        """Return lm-eval's requests of a document; with ``kl: true`` their texts are marked."""
+        requests: list[Any] = super().construct_requests(doc, ctx, **kwargs)
+        if (self.config.metadata or {}).get("kl") is True:
+            for request in requests:
+                request.arguments = (request.arguments[0], MeasuredText(request.arguments[1]))
+        return requests
 
     def process_results(self, doc: Mapping[str, Any], results: Sequence[Any]) -> dict[str, float]:
         """Return the YAML's ``process_results`` of the document with its ``answer_tokens``."""

@@ -15,18 +15,19 @@ from lm_eval_steer.check import check_plan
 from lm_eval_steer.errors import ForeignVectorError, NonFiniteError, UntouchedError
 from lm_eval_steer.files import content_id
 from lm_eval_steer.layout import text_config
+from lm_eval_steer.measured import LogProb, is_measured
 from lm_eval_steer.model import SteeredHF
 from lm_eval_steer.plan import SteeringPlan
 from lm_eval_steer.scored_rows import Group, TokenRequest, group_requests
 from lm_eval_steer.sweep.choice import Chosen, choose_path
 from lm_eval_steer.sweep.generation import Decoder, Prompts, SharedGeneration, can_share
-from lm_eval_steer.sweep.item import Item, members
-from lm_eval_steer.sweep.scorer import Scorer
+from lm_eval_steer.sweep.item import Item, members, single_items
+from lm_eval_steer.sweep.scorer import ANSWERS, Scorer
 from lm_eval_steer.sweep.shared import Path
 from lm_eval_steer.sweep.versions import numeric_versions
 from lm_eval_steer.sweep.work import Arrays, Block, Blocks, Worker
 
-Key = tuple[bool, tuple[int, ...], tuple[int, ...]]
+Key = tuple[bool, bool, tuple[int, ...], tuple[int, ...]]
 Progress = Callable[[int, int], None]
 
 
@@ -88,6 +89,7 @@ class SweepLM(SteeredHF):
         for request in ("loglikelihood", "loglikelihood_rolling", "generate_until"):
             setattr(self, request, functools.partial(getattr(self, request), disable_tqdm=True))
         self._values: dict[Key, Arrays] = {}
+        self._at_hand: dict[Any, tuple[list[int], list[int], Arrays]] = {}
         self._texts: dict[str, Arrays] = {}
         self._encoded: dict[tuple[str, str], tuple[list[int], list[int]]] = {}
         self.scorer = Scorer(self)
@@ -134,17 +136,32 @@ class SweepLM(SteeredHF):
     def _loglikelihood_tokens(
         self, requests: list[TokenRequest], disable_tqdm: bool = False, override_bs: int | None = None
     ) -> list[tuple[float, bool]]:
-        keys = [_key(request) for request in requests]
-        missing = {key: request for key, request in zip(keys, requests, strict=True) if key not in self._values}
+        found = [self._known(request) for request in requests]
+        missing = {_key(request): request for request, arrays in zip(requests, found, strict=True) if arrays is None}
         if missing:
             self._compute(list(missing.values()))
+            found = [self._known(request) for request in requests]
         answers = []
-        for key in keys:
-            value, greedy = self._values[key]["log_prob"][self.cell], self._values[key]["greedy"][self.cell]
+        for arrays in found:
+            assert arrays is not None  # computed above
+            value = float(arrays["log_prob"][self.cell])
             if not math.isfinite(value):
                 raise self._not_finite()
-            answers.append((float(value), bool(greedy)))
+            value = LogProb(value, float(arrays["kl"][self.cell])) if "kl" in arrays else value
+            answers.append((value, bool(arrays["greedy"][self.cell])))
         return answers
+
+    def _known(self, request: TokenRequest) -> Arrays | None:
+        """Return the answers of all cells to a request that was asked before."""
+        texts, context, answer = request
+        if texts in self._at_hand and not is_measured(request):  # equal to what another task asks unmeasured
+            before, after, arrays = self._at_hand[texts]
+            if before is context and after is answer:  # the very lists, which need not be read
+                return arrays
+        found = self._values.get(_key(request))
+        if texts is not None and found is not None and not is_measured(request):
+            self._at_hand[texts] = (context, answer, found)
+        return found
 
     def _compute(self, requests: list[TokenRequest]) -> None:
         """Score requests for all cells, a block at a time, and keep the answers by request."""
@@ -156,12 +173,11 @@ class SweepLM(SteeredHF):
         size = int(self.batch_size) if self.batch_size != "auto" else 16
         # lm-eval has other batches where items share a context, and the unsteered answers are lm-eval's.
         apart = any(len(item.groups) > 1 for item in items)
-        blocks = [self._block(items[i : i + size], requests, path, apart) for i in range(0, len(items), size)]
+        parts = _parts(items, apart)
+        blocks = [self._block(p[i : i + size], requests, path, apart) for p in parts for i in range(0, len(p), size)]
         if apart:
             blocks += [self._unsteered_block(groups[i : i + size], requests) for i in range(0, len(groups), size)]
-        answers: list[Arrays] = [
-            {"log_prob": np.full(cells, np.nan), "greedy": np.zeros(cells, dtype=bool)} for _ in requests
-        ]
+        answers = [_nothing(cells, is_measured(request)) for request in requests]
         done, total = 0, len(requests) * cells
         for block, arrays in self._worker.run(blocks):
             for column, number in enumerate(block.requests):
@@ -180,7 +196,7 @@ class SweepLM(SteeredHF):
 
         def compute() -> Arrays:
             arrays = self.scorer.score(items, requests, path)
-            return {**arrays, **{name: arrays[name][cells] for name in ("log_prob", "greedy")}}
+            return {**arrays, **{name: arrays[name][cells] for name in ANSWERS if name in arrays}}
 
         content = [[plan.id for plan in self.plans], path, apart, _content(groups, requests)]
         return Block(self._block_id(content), tuple(numbers), tuple(cells), compute)
@@ -203,6 +219,7 @@ class SweepLM(SteeredHF):
         if block_id not in self._texts:
             decoder = Decoder(
                 functools.partial(self._generate, max_length=max_length, stop=stop, options=kwargs),
+                max_length,
                 functools.partial(self._stopping, stop),
             )
             compute = functools.partial(self.generation.run, cells, prompts, decoder)
@@ -253,8 +270,31 @@ class SweepLM(SteeredHF):
 
 def _key(request: TokenRequest) -> Key:
     strings, context, answer = request
-    return strings is None, tuple(context), tuple(answer)
+    return strings is None, is_measured(request), tuple(context), tuple(answer)
+
+
+def _nothing(cells: int, measured: bool) -> Arrays:
+    """Return the answers of all cells to one request before there are any."""
+    kl = {"kl": np.full(cells, np.nan)} if measured else {}
+    return {"log_prob": np.full(cells, np.nan), "greedy": np.zeros(cells, dtype=bool), **kl}
+
+
+def _parts(items: Sequence[Item], apart: bool) -> list[Sequence[Item]]:
+    """Return the items in the parts that are cut into batches.
+
+    Measured groups want the unsteered logits of their batch, which there are only where no item has several groups.
+    """
+    with_measured = [item for item in items if any(group.measured for group in item.groups)]
+    if not apart or not with_measured:
+        return [items]
+    groups = [group for item in with_measured for group in item.groups]
+    beside = single_items([group for group in groups if not group.measured])
+    others = [item for item in items if not any(group.measured for group in item.groups)]
+    return [single_items([group for group in groups if group.measured]), [*others, *beside]]
 
 
 def _content(groups: Sequence[Group], requests: Sequence[TokenRequest]) -> list[Any]:
-    return [[list(g.view.tokens), g.view.kind, [requests[n][2] for n in g.members]] for g in groups]
+    return [
+        [list(g.view.tokens), g.view.kind, [requests[n][2] for n in g.members], *(["kl"] if g.measured else [])]
+        for g in groups
+    ]

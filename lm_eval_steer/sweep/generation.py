@@ -25,6 +25,7 @@ from lm_eval_steer.scope import Span
 from lm_eval_steer.sweep.alone import steered_as
 from lm_eval_steer.sweep.bundle import make_bundles
 from lm_eval_steer.sweep.choice import Chosen
+from lm_eval_steer.sweep.growing_cache import leave_room
 from lm_eval_steer.sweep.resume import reading_rows
 from lm_eval_steer.sweep.row_edits import editing_rows
 from lm_eval_steer.sweep.work import Arrays
@@ -66,11 +67,13 @@ class Decoder:
 
     Attributes:
         generate: from prompts, ``columns=`` (at most), and options of the model's ``generate``.
+        columns: the most columns that a row can have.
         stopping: from prompt columns and rows to a function that is shown the rows after every new column, and says
             whether all of them have met a stop string.
     """
 
     generate: Callable[..., Tensor]
+    columns: int
     stopping: Callable[[int, int], Callable[[Tensor], bool]]
 
 
@@ -157,6 +160,7 @@ class SharedGeneration:
         if prefix is not None:
             options["past_key_values"] = copy.deepcopy(prefix)
             options["past_key_values"].batch_repeat_interleave(n)
+            leave_room(options["past_key_values"], decoder.columns)
         with editing_rows(self._lm.steering.layout, make_bundles(self._lm.plans, cells), list(cells), batch, spans):
             found = decoder.generate(prompts.repeated(n), **options)
         rows = found.reshape(batch.rows, n, -1)
@@ -198,8 +202,8 @@ class SharedGeneration:
         some = sorted({cells[0], cells[len(cells) // 2], cells[-1]})
         rows = sorted({0, int(prompts.ids.shape[0]) - 1})
         prompts = prompts.some(rows)
-        limited = functools.partial(decoder.generate, columns=int(prompts.ids.shape[1]) + _CHECKED_TOKENS)
-        short = Decoder(limited, decoder.stopping)
+        columns = int(prompts.ids.shape[1]) + _CHECKED_TOKENS
+        short = Decoder(functools.partial(decoder.generate, columns=columns), columns, decoder.stopping)
         expected = [self._alone(cell, prompts, short) for cell in some]
         half = self._model.dtype in (torch.float16, torch.bfloat16)
         reasons = []
@@ -223,9 +227,10 @@ class _Broken(transformers.LogitsProcessor):  # type: ignore[misc]
         self._rows: Tensor | None = None
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        bad = (torch.isnan(scores) | torch.isposinf(scores)).any(-1)
+        top = scores.amax(-1)  # NaN where any is
+        bad = torch.isnan(top) | torch.isposinf(top)
         self._rows = bad if self._rows is None else self._rows | bad
-        return torch.where(bad[:, None], torch.zeros_like(scores), scores)
+        return torch.where(bad[:, None], torch.zeros_like(scores), scores) if bool(bad.any()) else scores
 
     def of(self, cell: int, cells: int) -> bool:
         """Whether a row of a cell broke; rows are ``[requests, cells]``."""

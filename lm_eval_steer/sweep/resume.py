@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from lm_eval_steer.hookpoint import Hookpoint, Site
 from lm_eval_steer.layout import ModelLayout, block_input
 
 
@@ -65,6 +67,54 @@ def reading_rows(head: nn.Module, index: Tensor) -> Iterator[None]:
         yield
     finally:
         handle.remove()
+
+
+@contextlib.contextmanager
+def computing_rows(mlp: nn.Module, index: Tensor) -> Iterator[None]:
+    """Let an MLP compute the positions ``index``, ``[n]``, of the flattened states only; the others get zeros."""
+    shapes: list[torch.Size] = []
+
+    def gather(_module: nn.Module, args: tuple[Any, ...]) -> Any:
+        shapes.append(args[0].shape)
+        return (args[0].reshape(-1, args[0].shape[-1])[index.to(args[0].device)][None], *args[1:])
+
+    def scatter(_module: nn.Module, _args: tuple[Any, ...], output: Tensor) -> Tensor:
+        *leading, width = shapes.pop()
+        whole = output.new_zeros(math.prod(leading), width)
+        return whole.index_copy_(0, index.to(output.device), output[0]).reshape(*leading, width)
+
+    handles = [mlp.register_forward_pre_hook(gather, prepend=True), mlp.register_forward_hook(scatter)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def last_mlp(layout: ModelLayout, run: Any) -> nn.Module | None:
+    """Return the last block's MLP, whole, where it maps ``[batch, seq, d_model]`` to the same; None where none does.
+
+    Args:
+        layout: of the model.
+        run: runs a forward.
+    """
+    block, seen = layout.blocks[-1], []
+    write = layout.targets.get(Hookpoint(Site.MLP_OUT, layout.n_layers - 1))
+
+    def note(_module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        tensors = len(args) == 1 and isinstance(args[0], Tensor) and isinstance(output, Tensor)
+        seen.append(tensors and args[0].ndim == 3 and args[0].shape == output.shape)
+
+    found = [child for child in block.children() if write is not None and write.module in child.modules()]
+    if len(found) != 1 or write is None or found[0] is write.module:
+        return None
+    handle = found[0].register_forward_hook(note)
+    try:
+        with torch.no_grad():
+            run()
+    finally:
+        handle.remove()
+    return found[0] if seen == [True] else None
 
 
 @contextlib.contextmanager

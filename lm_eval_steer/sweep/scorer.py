@@ -11,6 +11,7 @@ import numpy as np
 from lm_eval_steer.edit import Edit
 from lm_eval_steer.errors import NonFiniteError
 from lm_eval_steer.handle import SteeringHandle
+from lm_eval_steer.measured import is_measured, kl_of
 from lm_eval_steer.model import SteeredHF
 from lm_eval_steer.plan import SteeringPlan
 from lm_eval_steer.scope import RequestView
@@ -18,12 +19,14 @@ from lm_eval_steer.scored_rows import Group, TokenRequest
 from lm_eval_steer.sweep.alone import steered_as
 from lm_eval_steer.sweep.bundle import Bundle, make_bundles
 from lm_eval_steer.sweep.item import Item, members, shared_items, single_items
-from lm_eval_steer.sweep.shared import Part, Path, SharedForward, collect
+from lm_eval_steer.sweep.shared import Part, Path, SharedForward, collect, collect_kl
 
 if TYPE_CHECKING:
     from lm_eval_steer.sweep.engine import SweepLM
 
 Arrays = dict[str, np.ndarray[Any, Any]]
+#: Arrays of :meth:`Scorer.score` with an answer a cell and request.
+ANSWERS = ("log_prob", "greedy", "kl")
 
 
 class Scorer:
@@ -82,12 +85,13 @@ class Scorer:
 
         Returns:
             ``log_prob`` and ``greedy``, ``[cells, requests]`` in the order of :func:`members`. NaN marks what is not
-            finite, and the unsteered cells where items share a context (see :meth:`unsteered`). Also
+            finite, and the unsteered cells where items share a context (see :meth:`unsteered`). Where a request is
+            measured, ``kl`` of the same shape, NaN for the others; such items hold one group each. Also
             ``scoped_tokens``, ``[cells]``; ``touched``, ``[cells, placements]``, whether each named any; and ``moved``,
             ``[cells, 3]``: sums over steered tokens of ‖h′−h‖ and ‖h‖ and their number, of the plans' first placements.
         """
         numbers = members(items)
-        found = _Found(len(self._lm.plans), len(numbers))
+        found = _Found(len(self._lm.plans), [is_measured(requests[number]) for number in numbers])
         if path != "plain":
             for part in self.run_shared(items, requests, self.shared, path):
                 found.take(part)
@@ -98,17 +102,26 @@ class Scorer:
                     found.take(part)
         wanted = [requests[n] for n in numbers]
         for cell in [*self.alone_because, *([0, *self.shared] if path == "plain" else [])]:
-            found.log_prob[cell], found.greedy[cell] = self.alone(cell, wanted, found.moved)
+            found.log_prob[cell], found.greedy[cell], found.kl[cell] = self.measured(cell, wanted, found.moved)
         for cell, plan in enumerate(self._lm.plans):
             if plan.neutral:
                 found.log_prob[cell], found.greedy[cell] = found.log_prob[0], found.greedy[0]
+                found.kl[cell] = np.where(found.wanted, 0.0, np.nan)
         views = [group.view for item in items for group in item.groups for _ in group.members]
         return {**found.arrays(), **self.counts(range(len(self.handles)), views)}
 
     def unsteered(self, groups: Sequence[Group], requests: Sequence[TokenRequest]) -> Arrays:
-        """Return ``log_prob`` and ``greedy``, ``[1, requests]``, of the unsteered model on one batch of lm-eval's."""
-        found = self.alone(0, [requests[number] for group in groups for number in group.members])
-        return {"log_prob": np.array([found[0]]), "greedy": np.array([found[1]])}
+        """Return ``log_prob``, ``greedy`` and ``kl`` as :meth:`score` does, ``[1, requests]``, of the unsteered model.
+
+        Args:
+            groups: one batch of lm-eval's.
+            requests: all requests.
+        """
+        wanted = [requests[number] for group in groups for number in group.members]
+        found = _Found(1, [is_measured(request) for request in wanted])
+        found.log_prob[0], found.greedy[0], found.kl[0] = self.measured(0, wanted)
+        arrays = found.arrays()
+        return {name: arrays[name] for name in ANSWERS if name in arrays}
 
     def run_shared(
         self,
@@ -131,6 +144,13 @@ class Scorer:
             for part in self.forward.score(items, answers, bundles, spans, chosen):
                 if part.cells != (0,) or number == 0:
                     yield part
+
+    def measured(
+        self, cell: int, requests: list[TokenRequest], moved: Any = None
+    ) -> tuple[list[float], list[bool], list[float]]:
+        """Return what :meth:`alone` does, and the KL of measured requests, NaN for the others."""
+        values, best = self.alone(cell, requests, moved)
+        return values, best, [kl_of(value) for value in values]
 
     def alone(self, cell: int, requests: list[TokenRequest], moved: Any = None) -> tuple[list[float], list[bool]]:
         """Return log-probabilities and greediness under one cell by the plain hooked path; NaN where it broke.
@@ -193,16 +213,19 @@ def _why_alone(plan: SteeringPlan) -> str:
 class _Found:
     """The arrays of a batch, as its parts come in."""
 
-    def __init__(self, cells: int, requests: int) -> None:
-        self.log_prob = np.full((cells, requests), np.nan)
-        self.greedy = np.zeros((cells, requests), dtype=bool)
+    def __init__(self, cells: int, wanted: Sequence[bool]) -> None:
+        self.wanted = np.array(wanted, dtype=bool)
+        self.log_prob, self.kl = (np.full((cells, len(wanted)), np.nan) for _ in range(2))
+        self.greedy = np.zeros((cells, len(wanted)), dtype=bool)
         self.moved = np.zeros((cells, 3))
 
     def take(self, part: Part) -> None:
         for cell, row, moved in zip(part.cells, part.scores, part.moved, strict=True):
             self.log_prob[cell], self.greedy[cell] = collect(row)
+            self.kl[cell] = collect_kl(row)
             if moved.shape[0]:
                 self.moved[cell] = moved[0].numpy()
 
     def arrays(self) -> Arrays:
-        return {"log_prob": self.log_prob, "greedy": self.greedy, "moved": self.moved}
+        kl = {"kl": self.kl} if self.wanted.any() else {}
+        return {"log_prob": self.log_prob, "greedy": self.greedy, **kl, "moved": self.moved}

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -21,13 +22,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from lm_eval_steer.divergence import float_log_probs, kl_sum
 from lm_eval_steer.hooks import edit_site
 from lm_eval_steer.layout import ModelLayout, input_device, text_config
 from lm_eval_steer.scope import Span
 from lm_eval_steer.sweep.budget import Budget
 from lm_eval_steer.sweep.bundle import Bundle, StackedEdit
 from lm_eval_steer.sweep.item import Item
-from lm_eval_steer.sweep.resume import block_arity, entering, reading_rows
+from lm_eval_steer.sweep.resume import block_arity, computing_rows, entering, last_mlp, reading_rows
 from lm_eval_steer.sweep.slots import Slots, edited
 from lm_eval_steer.sweep.trunk import Trunk, run_trunk
 
@@ -46,10 +48,12 @@ class Scores:
     Attributes:
         log_probs: ``[answer_len, n_members]``, in nats: of each member's own answer tokens.
         greedy: ``[answer_len, n_members]``, whether that token is the likeliest.
+        kl: sum over these positions of KL(unsteered ‖ steered), nats; NaN where nobody wants it.
     """
 
     log_probs: Tensor
     greedy: Tensor
+    kl: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,7 @@ class SharedForward:
         self._budget = Budget.of(self._head, model, self._device)
         ids = torch.tensor([[5, 6, 7]], device=self._device)
         self._arity = block_arity(layout, lambda: model(input_ids=ids))
+        self._mlp = last_mlp(layout, lambda: model(input_ids=ids))
 
     def can_mask(self, longest: int) -> bool:
         """Say whether masks are possible: an attention that takes float masks, and no window shorter than a request.
@@ -129,7 +134,7 @@ class SharedForward:
         layers = {bundle.entry for bundle in bundles}
         trunk = run_trunk(self._model, self.layout, self._head, items, layers, first=first, device=self._device)
         if trunk.logits is not None:
-            yield Part((0,), self._scores(trunk.logits, items, answers, 1), torch.zeros(1, 0, 3))
+            yield Part((0,), self._scores(trunk.logits, items, answers, 1, None), torch.zeros(1, 0, 3))
         for bundle, spans in zip(bundles, places, strict=True):
             one = Slots(tuple(items), tuple(first), 1, tree=trunk.cache is not None)
             for part in bundle.split(self._budget.cells(one, int(trunk.ids.shape[1]))):
@@ -147,11 +152,18 @@ class SharedForward:
                 stack.callback(self._install(edit, of_items, slots).remove)
             stack.enter_context(entering(self.layout, part.entry, hidden, self._arity))
             stack.enter_context(reading_rows(self._head, reads))
+            if self._mlp is not None and self._few(reads, edits, slots):
+                stack.enter_context(computing_rows(self._mlp, reads))
             logits = self._model(
                 input_ids=slots.token_ids().to(self._device), **self._options(slots, trunk, hidden.dtype)
             ).logits[0]
         moved = torch.stack([edit.moved for edit in edits], dim=1)
-        return Part(part.cells, self._scores(logits, slots.items, answers, slots.cells), moved)
+        return Part(part.cells, self._scores(logits, slots.items, answers, slots.cells, trunk.logits), moved)
+
+    def _few(self, reads: Tensor, edits: Sequence[StackedEdit], slots: Slots) -> bool:
+        """Whether what leaves the last block counts at a few of its positions only: nobody edits it, few are read."""
+        last = any(edit.target.layer == self.layout.n_layers - 1 for edit in edits)
+        return not last and 2 * reads.numel() < slots.rows * slots.columns
 
     def _options(self, slots: Slots, trunk: Trunk, dtype: torch.dtype) -> dict[str, Any]:
         if trunk.cache is None and all(len(item.groups) == 1 for item in slots.items):
@@ -173,21 +185,45 @@ class SharedForward:
 
         return edit_site(self.layout, edit.target, apply, prepend=False)
 
-    def _scores(self, logits: Tensor, items: Sequence[Item], answers: Answers, cells: int) -> list[list[Scores]]:
-        """Return scores by cell and group from logits in the order of :meth:`Slots.places`."""
+    def _scores(
+        self, logits: Tensor, items: Sequence[Item], answers: Answers, cells: int, base: Tensor | None
+    ) -> list[list[Scores]]:
+        """Return scores by cell and group from logits in the order of :meth:`Slots.places`.
+
+        Args:
+            logits: ``[n, vocabulary]`` at the items' reads, of all cells.
+            items: the rows.
+            answers: for each item, group and member the answer's tokens.
+            cells: how many.
+            base: the same logits of the unsteered model; None without KL.
+        """
         log_probs = torch.log_softmax(logits, dim=-1, dtype=self._softmax_dtype)
         best = log_probs.argmax(dim=-1)
         result: list[list[Scores]] = [[] for _ in range(cells)]
-        at = 0
+        at, base_at = 0, 0
         for item, of_item in zip(items, answers, strict=True):
             wanted = [torch.tensor(members, device=log_probs.device).T for members in of_item]
+            reads = sum(group.answer_len for group in item.groups)
+            own_base = None
+            if base is not None and any(group.measured for group in item.groups):
+                own_base = float_log_probs(base[base_at : base_at + reads])
+            base_at += reads
             for cell in range(cells):
+                own_at = 0
                 for group, tokens in zip(item.groups, wanted, strict=True):
-                    part = slice(at, at + group.answer_len)
+                    part, own = slice(at, at + group.answer_len), slice(own_at, own_at + group.answer_len)
                     found = log_probs[part].gather(1, tokens).cpu(), (best[part][:, None] == tokens).cpu()
-                    result[cell].append(Scores(*found))
-                    at += group.answer_len
+                    kl = math.nan
+                    if own_base is not None and group.measured:
+                        kl = kl_sum(own_base[own], _as_float(log_probs[part], logits[part]))
+                    result[cell].append(Scores(*found, kl))
+                    at, own_at = part.stop, own.stop
         return result
+
+
+def _as_float(log_probs: Tensor, logits: Tensor) -> Tensor:
+    """Return log-probabilities in float32: those that there are, or anew from the logits where they are coarser."""
+    return log_probs if log_probs.dtype == torch.float32 else float_log_probs(logits)
 
 
 def _first_column(item: Item, number: int, places: Sequence[Sequence[Spans]]) -> int:
@@ -203,6 +239,11 @@ def _entry_states(inputs: Tensor, slots: Slots) -> Tensor:
     lengths = [len(item.tokens) - start for item, start in zip(slots.items, slots.first, strict=True)]
     states = torch.nn.utils.rnn.pad_sequence(list(torch.split(inputs, lengths)), batch_first=True)
     return states.repeat(1, slots.cells, 1)
+
+
+def collect_kl(row: Sequence[Scores]) -> list[float]:
+    """Return the KL of every member, group after group; members of a group share their positions."""
+    return [scores.kl for scores in row for _ in range(scores.log_probs.shape[1])]
 
 
 def collect(row: Sequence[Scores]) -> tuple[list[float], list[bool]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from lm_eval.tasks import TaskManager
 from lm_eval.tasks._yaml_loader import load_yaml
 
+from lm_eval_steer.measured import LogProb
 from lm_eval_steer.paths import tasks_dir
 
 FAMILIES = {"damage": 1, "weddings": 3, "refusal": 6, "open_ended": 9}
@@ -51,7 +53,8 @@ def test_every_file_is_indexed(manager: TaskManager) -> None:
 def answers(config: dict[str, Any], doc: dict[str, Any]) -> list[Any]:
     if config["output_type"] == "generate_until":
         return ["I cannot say."]
-    return [(-3.0 - index, False) for index in range(len(doc[config["doc_to_choice"]]))]
+    log_prob = functools.partial(LogProb, kl=0.5) if config["metadata"].get("kl") else float
+    return [(log_prob(-3.0 - index), False) for index in range(len(doc[config["doc_to_choice"]]))]
 
 
 @pytest.mark.filterwarnings("ignore:.*has sha256:UserWarning")

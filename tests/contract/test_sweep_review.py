@@ -305,3 +305,20 @@ def test_two_tasks_may_ask_the_same(place: Path) -> None:
     both = results(place, tasks=["toy_letter", "toy_twin"])
     assert [(labels, tasks["toy_letter"]) for labels, tasks in both] == alone
     assert all(tasks["toy_letter"] == tasks["toy_twin"] for _, tasks in both)
+
+
+def test_equal_texts_with_other_tokens_are_other_requests() -> None:
+    texts, lm = ("context", " answer"), sweep([])
+    found = [lm._loglikelihood_tokens([(texts, context, [8])])[0] for context in ([5, 6, 7], [9, 10, 11], [5, 6, 7])]
+    fresh = [sweep([])._loglikelihood_tokens([(texts, context, [8])])[0] for context in ([5, 6, 7], [9, 10, 11])]
+    assert found == [*fresh, fresh[0]]
+    assert fresh[0] != fresh[1]
+
+
+@pytest.mark.parametrize(("layer", "rows"), [(1, 1), (3, 4)])
+def test_the_last_mlp_computes_what_is_read_where_nobody_edits_behind_it(layer: int, rows: int) -> None:
+    plans = [make_plan(VECTOR, layer=layer, multiplier=1.0, scope="all")]
+    lm, seen = sweep(plans, path="rows"), []
+    lm.model.model.layers[-1].mlp.down_proj.register_forward_hook(lambda _m, args, _o: seen.append(args[0].shape[:2]))
+    lm._loglikelihood_tokens([(("a", "b"), [5, 6, 7, 8], [9])])
+    assert seen == [(1, 4), (1, rows)]  # the trunk is lm-eval's own forward

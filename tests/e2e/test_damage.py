@@ -84,14 +84,28 @@ def test_other_curves_show_the_ratio_of_perplexities(ledger: Ledger) -> None:
             assert point.perplexity_ratio is not None
             assert point.perplexity_ratio.value == pytest.approx(math.exp(rise / tokens), rel=1e-9)
             assert point.perplexity_ratio.value != pytest.approx(1.0, abs=1e-4)
-            assert point.kl is None
+            kl = sum(row["kl"] for row in by_multiplier[point.multiplier].values())
+            assert point.kl is not None
+            assert point.kl.value == pytest.approx(kl / tokens, rel=1e-9)
+            assert (point.kl.value or 0.0) > 0
             checked += 1
     assert checked == 4
 
 
-def test_the_table_has_the_ratio(ledger: Ledger, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_unsteered_cell_has_exactly_no_kl_and_the_record_the_mean(ledger: Ledger) -> None:
+    by_multiplier = texts(ledger)
+    assert {row["kl"] for row in by_multiplier[0.0].values()} == {0.0}
+    for record in ledger.read_cells():
+        rows = by_multiplier[float(record.labels.get("multiplier") or 0.0)].values()
+        expected = sum(row["kl"] for row in rows) / sum(row["tokens"] for row in rows)
+        assert record.tasks["damage"]["metrics"]["token_kl"] == pytest.approx(expected)
+
+
+def test_the_table_has_the_ratio_and_the_kl(ledger: Ledger, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", str(ledger.path), "--format", "md"]) == 0
-    assert "ppl ratio" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "ppl ratio" in told
+    assert "| KL |" in told
 
 
 def test_texts_go_to_a_judge_and_come_back(ledger: Ledger, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
