@@ -6,6 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
+from lm_eval_steer.cli.language_flags import add_language_flags
 from lm_eval_steer.errors import EXIT_OK
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ examples:
   lm-eval-steer report sweep-1 sweep-2 --out report.html --figures figures
   lm-eval-steer report my_sweep --out late.html --where "layer in 15-25, scope=all"
   lm-eval-steer report my_sweep --out report.html --group-by scope
+  lm-eval-steer inspect V --pretrained DIR --json > inside.json
+  lm-eval-steer report my_sweep --out report.html --inspect inside.json
 
 Pictures as PNG need matplotlib: pip install "lm-eval-steer[plots]". The page itself does not.
 """
@@ -49,6 +52,10 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument("--figures", metavar="DIR", help="write every picture there too, as SVG and PNG")
     parser.add_argument("--where", metavar="EXPR", help="which cells, for example 'layer in 10-20, multiplier>0'")
     parser.add_argument("--group-by", metavar="LABEL", help="a part for each value of a label; several with commas")
+    parser.add_argument(
+        "--inspect", metavar="FILE", nargs="+", default=[], help="show what inspect --json wrote about vectors, too"
+    )
+    add_language_flags(parser)
     parser.set_defaults(run=run)
 
 
@@ -59,8 +66,8 @@ def run(args: argparse.Namespace) -> int:
         The exit code 0.
 
     Raises:
-        ConfigError: ``--where`` or ``--group-by`` names what there is not.
-        InputError: a folder is no ledger, or is damaged.
+        ConfigError: ``--where``, ``--group-by`` or ``--family`` names what there is not.
+        InputError: a folder is no ledger, or is damaged; a file is no alignment or no inspection.
         MissingExtraError: ``--figures`` without matplotlib; nothing is written.
         WriteError: a file cannot be written.
     """
@@ -69,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
     from lm_eval_steer.report.read import read_report
 
     labels = [label.strip() for label in (args.group_by or "").split(",") if label.strip()]
-    report = read_report(args.ledgers, args.where, labels)
+    report = read_report(args.ledgers, args.where, labels, args.family, args.alignment, args.inspect)
     if args.figures is not None:
         _write_figures(report, args.figures)
     write_text(args.out, to_html(report))

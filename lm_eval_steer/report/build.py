@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from lm_eval_steer.names import slug
 from lm_eval_steer.report.damage import NO_CAPABILITY, damage_scatters
 from lm_eval_steer.report.dose_response import dose_response
+from lm_eval_steer.report.frontier import frontier
 from lm_eval_steer.report.heat_map import heat_map
 from lm_eval_steer.report.labels import Naming, TaskCurves, by_task, is_random, short, vector_name
 from lm_eval_steer.report.matrices import NO_SELECTIVITY, NO_TRANSFER, selectivity_matrix, transfer_matrix
@@ -34,6 +35,8 @@ def build_report(
     *,
     warnings: Sequence[str] = (),
     group_by: Sequence[str] = (),
+    across: Sequence[Section] = (),
+    inspected: Sequence[Section] = (),
 ) -> Report:
     """Return the report of curves; it depends on their content only, not on their order.
 
@@ -42,6 +45,8 @@ def build_report(
         records: the cells that the curves were made of.
         warnings: what a reader has to know first.
         group_by: labels; the curves of each of their values make a part of their own.
+        across: what there is to say across languages.
+        inspected: what is inside the vectors.
 
     Raises:
         ConfigError: a label that no curve has.
@@ -63,6 +68,8 @@ def build_report(
         warnings=tuple(warnings),
         groups=tuple(groups),
         provenance=provenance(records, ordered),
+        across=tuple(across),
+        inspected=tuple(inspected),
     )
 
 
@@ -105,11 +112,13 @@ def _sections(
     doses = [dose_response(task, naming) for task in tasks]
     layers = [heat_map(task, naming) for task in tasks]
     damage = damage_scatters(tasks, naming, key or "all")
+    reward = _section(f"{part}-frontier", "Reward and harm", [frontier(task, naming) for task in tasks])
     return (
         _section(f"{part}-dose", "Dose and response", doses, "No curve has two multipliers with numbers."),
         _section(f"{part}-layers", "Layers and multipliers", layers, "No vector was run at two layers."),
         _section(f"{part}-matrices", "Selectivity and transfer", [selectivity, transfer], *absent, always=True),
         _section(f"{part}-damage", "Benefit and damage", damage, NO_CAPABILITY),
+        *([reward] if reward.pictures else []),
         _section(f"{part}-items", "Item by item", items, "No per-item effect at a chosen multiplier is known."),
     )
 

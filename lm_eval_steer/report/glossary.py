@@ -46,6 +46,13 @@ GLOSSARY = (
     ("ΔPB", "PB(λ*) − PB(0)", "Change of the preference for the option that is shown first."),
     ("mass", "p(A) + p(B)", "Probability that the answer is an option letter at all."),
     ("capability", "paired change", "Change of a task that measures ability, under the same plan."),
+    ("Brier", "mean of Σ (p − y)²", "Squared error of the probabilities of the choices, where one of them is right."),
+    (
+        "ECE",
+        "mean over bins of |confidence − accuracy|",
+        "Expected calibration error over ten bins of equal mass. Chance alone makes it positive: read its change.",
+    ),
+    ("KL", "mean of Σ p log(p / q)", "Nats by which steering changes the next token's distribution on neutral text."),
     ("selectivity", "|S own| / mean |S other|", "How much more a vector does on its own task than on the others."),
     (
         "transfer",

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from lm_eval_steer.names import printable
 from lm_eval_steer.report.glossary import GLOSSARY
 from lm_eval_steer.report.palette import css_variables
-from lm_eval_steer.report.picture import Picture
+from lm_eval_steer.report.picture import Numbers, Picture
 from lm_eval_steer.report.provenance import Provenance
 from lm_eval_steer.report.scene import role_styles
 from lm_eval_steer.report.verdict import Verdict
@@ -33,12 +33,14 @@ class Section:
         title: its head.
         pictures: what it holds.
         notes: what it cannot hold, and why.
+        tables: (title, table, notes), shown below the pictures.
     """
 
     id: str
     title: str
     pictures: tuple[Picture, ...]
     notes: tuple[str, ...]
+    tables: tuple[tuple[str, Numbers, tuple[str, ...]], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,8 @@ class Report:
         warnings: what is damaged or missing.
         groups: its parts.
         provenance: what the numbers were made of.
+        across: families of tasks in several languages.
+        inspected: what is inside the vectors, a section a file of ``lm-eval-steer inspect``.
     """
 
     title: str
@@ -94,11 +98,14 @@ class Report:
     warnings: tuple[str, ...]
     groups: tuple[Group, ...]
     provenance: Provenance
+    across: tuple[Section, ...] = ()
+    inspected: tuple[Section, ...] = ()
 
     @property
     def pictures(self) -> list[Picture]:
         """Every picture, in the order of the page."""
-        return [picture for group in self.groups for section in group.sections for picture in section.pictures]
+        sections = [*(section for group in self.groups for section in group.sections), *self.across, *self.inspected]
+        return [picture for section in sections for picture in section.pictures]
 
 
 def to_html(report: Report) -> str:

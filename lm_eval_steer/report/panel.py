@@ -143,6 +143,6 @@ def _count(low: float, high: float, step: float) -> int:
 def _tick(value: float, ticks: Sequence[float]) -> str:
     step = min((b - a for a, b in itertools.pairwise(ticks)), default=1.0)
     digits = max(0, min(6, -math.floor(math.log10(step) + 1e-9)))
-    if digits and round(step * 10**digits, 6) % 1:
+    if round(step * 10**digits, 6) % 1:
         digits += 1
     return number(value, digits) if value else "0"

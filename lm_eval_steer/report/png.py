@@ -73,9 +73,10 @@ def _draw(axes: Any, mark: Mark, order: int) -> None:
                 printable(mark.text),
                 fontsize=mark.size * _POINTS * 0.92,  # DejaVu is wider than what pages are set in
                 color=light(mark.role),
-                ha=_ANCHORS[mark.anchor] if not mark.upright else "center",
+                ha=_ANCHORS[mark.anchor],
                 va="baseline",
                 rotation=90 if mark.upright else 0,
+                rotation_mode="anchor",
                 fontweight="bold" if mark.bold else "normal",
                 zorder=order,
             )

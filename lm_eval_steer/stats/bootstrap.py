@@ -49,12 +49,12 @@ class Resampling:
         """
         found = np.empty((self.draws, columns.shape[1]))
         at = 0
-        for weights in self._weights():
+        for weights in self.weights():
             np.matmul(weights.astype(np.float64), columns, out=found[at : at + len(weights)])
             at += len(weights)
         return found
 
-    def _weights(self) -> Iterator[NDArray[np.uint8]]:
+    def weights(self) -> Iterator[NDArray[np.uint8]]:
         """Give how often each cluster is in each resample, ``[chunk, clusters]``; kept where that is small."""
         if self._kept is not None:
             yield from self._kept
@@ -79,8 +79,8 @@ def resampling(clusters: int, draws: int = DRAWS, seed: int = 0) -> Resampling:
     return Resampling(clusters, draws, seed)
 
 
-def estimates(sums: Floats, sizes: Floats, drawn: Resampling) -> list[Estimate]:
-    """Return ``Σ_c sums_c / Σ_c sizes_c`` of every column with its 95 % interval.
+def estimates(sums: Floats, sizes: Floats, drawn: Resampling, level: float = LEVEL) -> list[Estimate]:
+    """Return ``Σ_c sums_c / Σ_c sizes_c`` of every column with its interval, of 95 % unless another level is given.
 
     With one item a cluster that is the mean over items. Under 10 clusters there is no interval; from 10 to 29 it is
     the studentised one (bootstrap-t), which does not exist where most clusters are equal, from 30 the percentile one.
@@ -90,6 +90,7 @@ def estimates(sums: Floats, sizes: Floats, drawn: Resampling) -> list[Estimate]:
         sums: ``[clusters, m]``, each column summed over the items of a cluster.
         sizes: ``[clusters]``, items (or tokens) in each, all positive.
         drawn: the resampling, of as many clusters.
+        level: of the interval.
     """
     count = len(sizes)
     values = np.sum(sums, axis=0) / np.sum(sizes)
@@ -99,7 +100,7 @@ def estimates(sums: Floats, sizes: Floats, drawn: Resampling) -> list[Estimate]:
     constant = np.ptp(each, axis=0) == 0
     values = np.where(constant, each[0], values)
     make = _studentised if count < MIN_PERCENTILE else _percentile
-    low, high = make(sums, sizes, drawn)
+    low, high = make(sums, sizes, drawn, (1 - level) / 2)
     low, high = np.where(constant, values, low), np.where(constant, values, high)
     method = "studentised" if count < MIN_PERCENTILE else "percentile"
     return [
@@ -120,14 +121,13 @@ def means(sums: Floats, sizes: Floats, drawn: Resampling) -> Floats:
     return result
 
 
-def _percentile(sums: Floats, sizes: Floats, drawn: Resampling) -> tuple[Floats, Floats]:
-    tail = (1 - LEVEL) / 2
+def _percentile(sums: Floats, sizes: Floats, drawn: Resampling, tail: float) -> tuple[Floats, Floats]:
     low, high = np.quantile(means(sums, sizes, drawn), [tail, 1 - tail], axis=0)
     return low, high
 
 
-def _studentised(sums: Floats, sizes: Floats, drawn: Resampling) -> tuple[Floats, Floats]:
-    """Return ``[θ − q₉₇.₅·se, θ − q₂.₅·se]`` with q the quantiles of ``(θ* − θ)/se*``.
+def _studentised(sums: Floats, sizes: Floats, drawn: Resampling, tail: float) -> tuple[Floats, Floats]:
+    """Return ``[θ − q_{1−tail}·se, θ − q_tail·se]`` with q the quantiles of ``(θ* − θ)/se*``.
 
     ``se² = Σ_c (sums_c − θ·sizes_c)² / (Σ sizes)²`` is the ratio's linearised variance, se* the same in the resample.
     A resample without variance has an infinite t. Where these are so many that an end of the interval would be
@@ -148,7 +148,6 @@ def _studentised(sums: Floats, sizes: Floats, drawn: Resampling) -> tuple[Floats
     usable = variance > _ROUNDING * scale**2
     with np.errstate(invalid="ignore", divide="ignore"):
         t = np.where(usable, shift / np.sqrt(variance), np.sign(shift) * _INFINITE)
-    tail = (1 - LEVEL) / 2
     upper, lower = np.quantile(t, [1 - tail, tail], axis=0)
     found = (upper < np.sqrt(_INFINITE)) & (lower > -np.sqrt(_INFINITE))
     return np.where(found, values - upper * scale, np.nan), np.where(found, values - lower * scale, np.nan)

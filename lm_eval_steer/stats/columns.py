@@ -10,6 +10,7 @@ import numpy as np
 
 from lm_eval_steer.errors import InputError
 from lm_eval_steer.files import sha256_bytes
+from lm_eval_steer.stats.answers import BRIER, CONFIDENCE, CORRECT, MARKS, row_scores
 from lm_eval_steer.stats.arrays import Floats, Ints
 
 if TYPE_CHECKING:
@@ -17,10 +18,11 @@ if TYPE_CHECKING:
     from lm_eval_steer.sweep.records import CellRecord
 
 _NEEDED = ("task", "item_id")
-_TEXT = ("responses", "doc_hash", "prompt_hash")
+_HASHES = ("doc_hash", "prompt_hash")
+_ANSWERS, _TARGET = "responses", "target"
 _KEYS = ("cluster", "item_id", "order")
-#: Columns that say which row it is, not how it scored.
-NO_METRICS = frozenset({*_KEYS, "task", "doc_id", "filter", "n_orders"})
+#: Columns that say which row it is or what is right, not how it scored.
+NO_METRICS = frozenset({*_KEYS, "task", "doc_id", "filter", "n_orders", _TARGET, BRIER, CONFIDENCE, CORRECT})
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,8 @@ class Rows:
 
     Attributes:
         keys: a pyarrow table of ``cluster``, ``item_id`` and ``order``, both names as text.
-        values: every numeric column, ``[rows]``; NaN where a row has none.
+        values: every numeric column, ``[rows]``; NaN where a row has none. Where the task says which choice is right,
+            those of ``answers.row_scores`` too.
     """
 
     keys: Any
@@ -64,7 +67,9 @@ def read_rows(ledger: Ledger, record: CellRecord) -> dict[str, Rows]:
         if sha256_bytes(data) != record.samples.get("sha256"):
             raise InputError(f"{path}: its sha256 is not the one that the record names")
         file = pq.ParquetFile(pa.BufferReader(data))
-        table = file.read(columns=[name for name in file.schema_arrow.names if name not in _TEXT])
+        names = file.schema_arrow.names
+        unread = {*_HASHES, *(() if _TARGET in names else (_ANSWERS,))}
+        table = file.read(columns=[name for name in names if name not in unread])
     except (OSError, InputError, pa.ArrowException):
         ledger.read_samples(record.cell_id)  # says what is wrong and moves the cell aside
         raise
@@ -96,7 +101,16 @@ def _rows(table: Any, path: object) -> Rows:
     if len(keys.group_by(list(_KEYS)).aggregate([])) != len(keys):
         raise InputError(f"{path}: an item occurs twice in one option order; samples of two runs were mixed.")
     at = place.to_numpy()
-    return Rows(keys, {field.name: _numbers(table[field.name])[at] for field in table.schema if _is_number(field.type)})
+    values = {field.name: _numbers(table[field.name])[at] for field in table.schema if _is_number(field.type)}
+    return Rows(keys, {**values, **_answers(table, values, at)})
+
+
+def _answers(table: Any, values: Mapping[str, Floats], at: Ints) -> dict[str, Floats]:
+    """Return what the choices' log-probabilities say, where the task knows which of them is right."""
+    mark = next((name for name in MARKS if name in values and not np.isnan(values[name]).any()), None)
+    if mark is None or not {_TARGET, _ANSWERS} <= set(table.column_names) or np.isnan(values[_TARGET]).any():
+        return {}
+    return row_scores(table[_ANSWERS].take(at).to_pylist(), values[_TARGET], values[mark]) or {}
 
 
 def _is_number(kind: Any) -> bool:

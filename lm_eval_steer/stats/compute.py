@@ -9,13 +9,14 @@ import numpy as np
 
 from lm_eval_steer.errors import InputError
 from lm_eval_steer.stats.assemble import make_curve
-from lm_eval_steer.stats.columns import read_rows
+from lm_eval_steer.stats.columns import Rows, read_rows
 from lm_eval_steer.stats.curve import Curve, NullTest
 from lm_eval_steer.stats.groups import Group, group_cells
 from lm_eval_steer.stats.layout import headline, make_layout, score_items
 from lm_eval_steer.stats.nulls import p_null, too_small
 from lm_eval_steer.stats.panel import Panel
 from lm_eval_steer.stats.points import Asides, note_asides
+from lm_eval_steer.stats.side_metrics import SideMetrics
 from lm_eval_steer.sweep.ledger import Ledger
 from lm_eval_steer.sweep.records import CellRecord
 
@@ -42,7 +43,7 @@ def compute_curves(
     groups = [part for group in everything if (part := group.only(chosen)) is not None]
     controls = {id(group): _controls(group, everything) for group in groups}
     needed = [*groups, *(each for found in controls.values() for kind in found.values() for each in kind)]
-    panels = _read(ledger, needed, draws, seed)
+    panels = read_panels(ledger, needed, draws, seed)
     groups = [group for group in groups if group.panel in panels]
     asides: dict[str, Asides] = {}
     curves = []
@@ -60,7 +61,7 @@ def _controls(group: Group, groups: Sequence[Group]) -> dict[str, list[Group]]:
     return {kind: [g for g in groups if g.is_null_of(group, kind)] if tested else [] for kind, tested in kinds.items()}
 
 
-def _read(ledger: Ledger, groups: Iterable[Group], draws: int, seed: int) -> Panels:
+def read_panels(ledger: Ledger, groups: Iterable[Group], draws: int, seed: int) -> Panels:
     """Return the panels of groups, every cell read once and only its numbers an item kept."""
     bases: dict[str, tuple[CellRecord, set[str]]] = {}
     cells: dict[str, tuple[CellRecord, set[tuple[str, str]]]] = {}
@@ -69,6 +70,7 @@ def _read(ledger: Ledger, groups: Iterable[Group], draws: int, seed: int) -> Pan
         for record in group.cells.values():
             cells.setdefault(record.cell_id, (record, set()))[1].add(group.panel)
     panels: dict[tuple[str, str], Panel] = {}
+    sides: dict[tuple[str, str], SideMetrics] = {}
     for cell, (record, tasks) in sorted(bases.items()):
         rows = read_rows(ledger, record)
         for task in sorted(tasks):
@@ -81,6 +83,8 @@ def _read(ledger: Ledger, groups: Iterable[Group], draws: int, seed: int) -> Pan
             base = score_items(rows[task], layout, head, f"cell {cell}")
             if base is not None:
                 panels[task, cell] = Panel(layout, head, base, draws, seed)
+                sides[task, cell] = SideMetrics(rows[task], task)
+                _note_sides(panels[task, cell], sides[task, cell], cell, rows[task])
     for cell, (record, keys) in sorted(cells.items()):
         rows = {} if record.status == "non_finite" else read_rows(ledger, record)
         for key in sorted(keys & set(panels)):
@@ -90,7 +94,13 @@ def _read(ledger: Ledger, groups: Iterable[Group], draws: int, seed: int) -> Pan
             panel.cells[cell] = (
                 score_items(rows[task], panel.layout, panel.head, f"cell {cell}") if task in rows else None
             )
+            if panel.cells[cell] is not None:
+                _note_sides(panel, sides[key], cell, rows[task])
     return panels
+
+
+def _note_sides(panel: Panel, sides: SideMetrics, cell: str, rows: Rows) -> None:
+    panel.side_metrics[cell] = sides.estimates(sides.means(rows), panel.draws, panel.seed)
 
 
 def _against_controls(panel: Panel, group: Group, curve: Curve, controls: Mapping[str, Sequence[Group]]) -> Curve:

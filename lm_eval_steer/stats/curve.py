@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from lm_eval_steer.sweep.records import Label
 
-IntervalMethod = Literal["percentile", "studentised", "none"]
+IntervalMethod = Literal["percentile", "studentised", "basic", "none"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,36 @@ class Estimate:
 
 
 @dataclass(frozen=True)
+class Calibration:
+    """What the probabilities of an item's choices are worth where one of them is right.
+
+    Attributes:
+        brier: mean over items of ``Σ_k (p_k − y_k)²``, 0 to 2, less is better.
+        brier_change: its paired change from the unsteered cell.
+        ece: expected calibration error, see ``calibration.py``; biased upwards.
+        ece_change: its change from the unsteered cell.
+    """
+
+    brier: Estimate
+    brier_change: Estimate
+    ece: Estimate
+    ece_change: Estimate
+
+
+@dataclass(frozen=True)
+class SideMetric:
+    """A metric of a task beside its headline, over the items that have it.
+
+    Attributes:
+        level: its mean over items.
+        change: its paired change from the unsteered cell.
+    """
+
+    level: Estimate
+    change: Estimate
+
+
+@dataclass(frozen=True)
 class Point:
     """One multiplier of a curve.
 
@@ -61,6 +91,8 @@ class Point:
         capability: capability task → paired change of its score in the same cell.
         perplexity_ratio: perplexity on neutral text over the unsteered one; None where the cell has no such task.
         kl: mean KL(unsteered ‖ steered) of the next token on neutral text, in nats.
+        calibration: of the choices' probabilities; None for tasks that do not say which single choice is right.
+        side_metrics: ``reward_rel`` and ``harm_rel`` of tasks that have both; empty elsewhere.
         flags: of ``collapse``, ``non_finite``, ``damage``, ``ceiling``, in this order; ``ceiling`` at λ = 0 only.
     """
 
@@ -82,6 +114,8 @@ class Point:
     capability: Mapping[str, Estimate] = field(default_factory=dict)
     perplexity_ratio: Estimate | None = None
     kl: Estimate | None = None
+    calibration: Calibration | None = None
+    side_metrics: Mapping[str, SideMetric] = field(default_factory=dict)
     flags: tuple[str, ...] = ()
 
 

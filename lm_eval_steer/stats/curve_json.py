@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from lm_eval_steer.stats.curve import Curve, Estimate, NullTest, Point, Selection
+from lm_eval_steer.stats.curve import Calibration, Curve, Estimate, NullTest, Point, Selection, SideMetric
 
 _ESTIMATES = ("score", "propensity", "effect", "effect_ld")
 
@@ -53,6 +53,12 @@ def _point(content: Mapping[str, Any]) -> Point:
         data[name] = Estimate(**data[name])
     for name in ("perplexity_ratio", "kl"):
         data[name] = None if data[name] is None else Estimate(**data[name])
+    if data["calibration"] is not None:
+        data["calibration"] = Calibration(**{name: Estimate(**each) for name, each in data["calibration"].items()})
+    data["side_metrics"] = {
+        metric: SideMetric(**{name: Estimate(**each) for name, each in found.items()})
+        for metric, found in data["side_metrics"].items()
+    }
     data["capability"] = {task: Estimate(**estimate) for task, estimate in data["capability"].items()}
     data["flags"] = tuple(data["flags"])
     return Point(**data)

@@ -14,6 +14,7 @@ from lm_eval_steer.sweep.records import UNSTEERED, CellRecord, Label
 _VECTOR = ("vector", "control", "control_of")
 _PROMPT = ("prompt_hash", "system_prompt")
 _RESULTS = ("metrics", "headline", "higher_is_better")
+_SIZE = "parameters"  # follows from the fingerprint; older records lack it
 
 
 @dataclass(frozen=True)
@@ -137,4 +138,5 @@ def _setting(record: CellRecord, task: str, *, prompted: bool = False) -> str:
     if prompted:
         identity, system = {key: value for key, value in identity.items() if key not in _PROMPT}, None
     versions = {**record.versions, "lm_eval_steer": str(record.versions.get("lm_eval_steer")).rpartition(".")[0]}
-    return content_id([task, identity, record.model, record.seeds, versions, system, prompted], 32)
+    model = {key: value for key, value in record.model.items() if key != _SIZE}
+    return content_id([task, identity, model, record.seeds, versions, system, prompted], 32)

@@ -23,6 +23,9 @@ class ItemScores:
         nll: negative log-likelihood of a neutral text, in nats, with ``tokens`` its length.
         tokens: its number of tokens.
         kl: KL(unsteered ‖ steered) summed over its positions, in nats.
+        brier: Brier score of the choices' probabilities, where one of them is right.
+        confidence: the highest of these probabilities.
+        correct: 1 where it is the right choice's, else 0.
     """
 
     score: Floats
@@ -34,6 +37,9 @@ class ItemScores:
     nll: Floats | None = None
     tokens: Floats | None = None
     kl: Floats | None = None
+    brier: Floats | None = None
+    confidence: Floats | None = None
+    correct: Floats | None = None
 
 
 def sigmoid(x: Floats) -> Floats:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from lm_eval_steer.errors import InputError
+from lm_eval_steer.stats.answers import BRIER, CONFIDENCE, CORRECT
 from lm_eval_steer.stats.arrays import Floats, Ints, run_lengths, run_means, run_sums
 from lm_eval_steer.stats.columns import NO_METRICS, Rows
 from lm_eval_steer.stats.items import ItemScores, flips, p_caa
@@ -187,6 +188,9 @@ def score_items(rows: Rows, layout: Layout, head: Headline, where: str) -> ItemS
         nll=nll if head.metric == _NEUTRAL else None,
         tokens=tokens if head.metric == _NEUTRAL else None,
         kl=mean("kl") if head.metric == _NEUTRAL else None,
+        brier=mean(BRIER),
+        confidence=mean(CONFIDENCE),
+        correct=mean(CORRECT),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from lm_eval_steer.stats.arrays import Floats
 from lm_eval_steer.stats.bootstrap import estimates, resampling
 from lm_eval_steer.stats.choice import split
-from lm_eval_steer.stats.curve import Estimate
+from lm_eval_steer.stats.curve import Estimate, SideMetric
 from lm_eval_steer.stats.groups import Group
 from lm_eval_steer.stats.items import ItemScores
 from lm_eval_steer.stats.layout import Headline, Layout
@@ -33,12 +33,14 @@ class Panel:
 
     Attributes:
         cells: cell id → its items; None for a cell that is not finite.
+        side_metrics: cell id → metrics beside the headline, the unsteered cell among them.
     """
 
     def __init__(self, layout: Layout, head: Headline, base: ItemScores, draws: int, seed: int) -> None:
         self.layout, self.head, self.base = layout, head, base
         self.draws, self.seed = draws, seed
         self.cells: dict[str, ItemScores | None] = {}
+        self.side_metrics: dict[str, Mapping[str, SideMetric]] = {}
 
     @functools.cached_property
     def choosing(self) -> Mask:

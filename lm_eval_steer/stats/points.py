@@ -10,6 +10,7 @@ import numpy as np
 from lm_eval_steer.stats import flags, text
 from lm_eval_steer.stats.arrays import Floats
 from lm_eval_steer.stats.bootstrap import resampling
+from lm_eval_steer.stats.calibration import calibration
 from lm_eval_steer.stats.curve import Estimate, Point
 from lm_eval_steer.stats.groups import Group
 from lm_eval_steer.stats.items import ItemScores
@@ -150,6 +151,8 @@ def _point(
         capability=dict(beside.capability),
         perplexity_ratio=ratio,
         kl=kl,
+        calibration=calibration(panel, scores),
+        side_metrics=panel.side_metrics.get(record.cell_id, {}),
         flags=tuple(name for name, up in raised.items() if up),
     )
 

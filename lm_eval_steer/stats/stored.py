@@ -17,7 +17,7 @@ from lm_eval_steer.stats.curve_json import curve_from_dict, curve_to_dict
 from lm_eval_steer.sweep.records import CellRecord
 
 #: Raise it when a number or a field changes; what was stored before is then computed again.
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 _START, _END = '{"content":', ',"sha256":"'
 

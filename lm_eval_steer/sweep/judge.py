@@ -84,6 +84,7 @@ class Judge:
             "id": model_id,
             "revision": revision,
             "dtype": str(model.dtype).removeprefix("torch."),
+            "parameters": sum(parameter.numel() for parameter in model.parameters()),
         }
         self._seeds = {"fewshot": spec.seed}
         self._identity: dict[str | None, dict[str, dict[str, Any]]] = {}
@@ -209,6 +210,7 @@ class Judge:
         tasks = {
             name: {
                 **identity,
+                **_language(self._tasks.loaded["tasks"][name]),
                 "limit": self._spec.limit,
                 "metrics": metrics_of(results, name),
                 "higher_is_better": _directions(self._tasks.loaded["tasks"][name]),
@@ -256,6 +258,15 @@ class Judge:
             "bootstrap_iters": 0,
             "fewshot_seed": self._spec.seed,
         }
+
+
+def _language(task: Any) -> dict[str, str]:
+    """Return of a task in one of several languages which family it is of, its language and its scaffold's."""
+    said = task.get_config("metadata")
+    known = said if isinstance(said, Mapping) else {}
+    if not all(isinstance(known.get(name), str) for name in ("family", "lang")):
+        return {}
+    return {"family": known["family"], "language": known["lang"], "scaffold": str(known.get("scaffold", "native"))}
 
 
 def _directions(task: Any) -> dict[str, bool]:

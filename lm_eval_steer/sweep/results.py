@@ -33,6 +33,7 @@ def item_rows(samples: Mapping[str, list[Mapping[str, Any]]]) -> list[dict[str, 
                 "item_id": str(said.get("item_id", sample["doc_id"])),
                 "order": int(said.get("order", 0)),
                 **_belongs(said),
+                **_right_choice(sample),
                 "filter": str(sample["filter"]),
                 "doc_hash": str(sample["doc_hash"]),
                 "prompt_hash": str(sample["prompt_hash"]),
@@ -53,3 +54,16 @@ def _belongs(doc: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(doc.get("cluster"), str):
         found["cluster"] = doc["cluster"]
     return found
+
+
+def _right_choice(sample: Mapping[str, Any]) -> dict[str, int]:
+    """Return the place of the right one of several choices, for tasks that say whether the likeliest is right."""
+    target, answers = sample.get("target"), sample["resps"]
+    if not {"acc", "pool_top1"} & set(sample["metrics"]) or not _is_place(target) or len(answers) < 2:
+        return {}
+    scored = all(len(each) == 1 and isinstance(each[0], tuple | list) and len(each[0]) == 2 for each in answers)
+    return {"target": int(str(target))} if scored and int(str(target)) < len(answers) else {}
+
+
+def _is_place(target: object) -> bool:
+    return not isinstance(target, bool) and str(target).isascii() and str(target).isdigit()

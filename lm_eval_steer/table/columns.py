@@ -21,6 +21,7 @@ class Column:
         text: a row's cell, not escaped.
         weight: the lower, the longer it stays where there is no room; 0 always stays.
         fold: whether it is said once above the table where all rows have the same.
+        optional: whether nobody misses it where no row has it.
     """
 
     title: str
@@ -28,6 +29,7 @@ class Column:
     text: Callable[[Row], str]
     weight: int
     fold: bool = False
+    optional: bool = False
 
 
 def _rank(row: Row) -> str:
@@ -138,6 +140,26 @@ def _perplexity_ratio(row: Row) -> str:
     return number(row.perplexity_ratio)
 
 
+def _kl(row: Row) -> str:
+    return number(row.kl)
+
+
+def _brier(row: Row) -> str:
+    return NA if row.calibration is None else number(row.calibration.brier.value)
+
+
+def _delta_brier(row: Row) -> str:
+    return NA if row.calibration is None else interval(row.calibration.brier_change)
+
+
+def _ece(row: Row) -> str:
+    return NA if row.calibration is None else interval(row.calibration.ece, sign=False)
+
+
+def _delta_ece(row: Row) -> str:
+    return NA if row.calibration is None else interval(row.calibration.ece_change)
+
+
 def _flags(row: Row) -> str:
     return " ".join(row.flags) or "-"
 
@@ -171,6 +193,11 @@ COLUMNS: Mapping[str, Column] = {
     "off_target": Column("off-target", "root mean square of E on other behaviours", _off_target, 13),
     "delta_capability": Column("Δcapability [95 %]", "change of the capability task that fell most", _capability, 14),
     "perplexity_ratio": Column("ppl ratio", "perplexity over unsteered, on neutral text", _perplexity_ratio, 15),
+    "kl": Column("KL", "of next tokens from the unsteered model's, nats, on neutral text", _kl, 15, optional=True),
+    "brier": Column("Brier", "squared error of the choices' probabilities, 0 to 2", _brier, 13, optional=True),
+    "delta_brier": Column("ΔBrier [95 %]", "its paired change; above 0 is worse", _delta_brier, 13, optional=True),
+    "ece": Column("ECE [95 %]", "expected calibration error; biased upwards", _ece, 13, optional=True),
+    "delta_ece": Column("ΔECE [95 %]", "its change; above 0 is worse", _delta_ece, 13, optional=True),
     "flags": Column("flags", "what to be careful about", _flags, 6),
     "versions": Column("versions", "of the task and of packages", _versions, 23, True),
 }

@@ -29,16 +29,16 @@ def percent(value: float | None) -> str:
     return NA if value is None else f"{number(100 * value, 0)} %"
 
 
-def interval(estimate: Estimate) -> str:
+def interval(estimate: Estimate, *, sign: bool = True) -> str:
     """Return ``value [low, high]`` with two significant digits of the interval's half width."""
     if estimate.value is None or not math.isfinite(estimate.value):
         return NA
     if estimate.low is None or estimate.high is None:
-        return number(estimate.value, sign=True)
+        return number(estimate.value, sign=sign)
     half = (estimate.high - estimate.low) / 2
     decimals = min(6, max(0, 1 - math.floor(math.log10(half)))) if half > 0 and math.isfinite(half) else 3
-    low, high = (number(end, decimals, sign=True) for end in (estimate.low, estimate.high))
-    return f"{number(estimate.value, decimals, sign=True)} [{low}, {high}]"
+    low, high = (number(end, decimals, sign=sign) for end in (estimate.low, estimate.high))
+    return f"{number(estimate.value, decimals, sign=sign)} [{low}, {high}]"
 
 
 def optional(value: object) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,10 +22,27 @@ class Field:
     Attributes:
         get: takes it out of a row.
         best: which numbers come first when rows are sorted by it; None for what is no number.
+        optional: whether a table is without it where no row has it.
     """
 
     get: Callable[[Row], Label]
     best: Best | None = None
+    optional: bool = False
+
+
+def _calibration(name: str) -> dict[str, Field]:
+    """Return an estimate of :class:`Calibration` and its interval; less is better."""
+
+    def field(end: str) -> Field:
+        def get(row: Row) -> Label:
+            estimate = getattr(row.calibration, name, None)
+            value: float | None = getattr(estimate, end, None)
+            return value
+
+        return Field(get, "low", optional=True)
+
+    key = f"delta_{name.removesuffix('_change')}" if name.endswith("_change") else name
+    return {key: field("value"), f"{key}_low": field("low"), f"{key}_high": field("high")}
 
 
 def _place(name: str) -> Field:
@@ -75,6 +92,11 @@ FIELDS: Mapping[str, Field] = {
     "delta_capability_high": Field(lambda row: row.capability.high, "high"),
     "capability_task": Field(lambda row: row.capability_task),
     "perplexity_ratio": Field(lambda row: row.perplexity_ratio, "low"),
+    "kl": Field(lambda row: row.kl, "low", optional=True),
+    **_calibration("brier"),
+    **_calibration("brier_change"),
+    **_calibration("ece"),
+    **_calibration("ece_change"),
     "flags": Field(lambda row: " ".join(row.flags)),
     "versions": Field(lambda row: row.versions),
     "id": Field(lambda row: row.id),
@@ -82,6 +104,14 @@ FIELDS: Mapping[str, Field] = {
 
 SORT_KEYS = tuple(name for name, field in FIELDS.items() if field.best is not None)
 _SIGNED = {"p0", "p", "E", "E_low", "E_high", "E_selection", "S", "S_low", "S_high"}  # of the score or propensity
+
+
+def names_of(rows: Iterable[Row]) -> tuple[str, ...]:
+    """Return the names of the fields of a table: all that are not optional, and the optional ones that a row has."""
+    kept = tuple(rows)
+    return tuple(
+        name for name, field in FIELDS.items() if not field.optional or any(field.get(row) is not None for row in kept)
+    )
 
 
 def value_of(row: Row, name: str) -> Label:

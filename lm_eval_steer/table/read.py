@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from lm_eval_steer.errors import ConfigError
 from lm_eval_steer.stats.analysis import curves
+from lm_eval_steer.stats.crosslingual.alignment import read_alignments
+from lm_eval_steer.stats.crosslingual.family import Member, members, parse_family
+from lm_eval_steer.stats.crosslingual.result import CrossLingual
 from lm_eval_steer.stats.curve import Curve
+from lm_eval_steer.suggest import choice_message
 from lm_eval_steer.sweep.ledger import Ledger
 from lm_eval_steer.sweep.where import Comparison, parse_where
 from lm_eval_steer.table.keys import kind
@@ -34,6 +39,36 @@ def read_curves(ledgers: Sequence[Ledger], where: str | None = None) -> list[Cur
     nulls = curves(ledgers, ", ".join([*map(_spelled, terms), "control=random"]))
     known = {curve.id for curve in found}
     return [*found, *(curve for curve in nulls if kind(curve) == "random" and curve.id not in known)]
+
+
+def read_cross_lingual(
+    ledgers: Sequence[Ledger], curves: Sequence[Curve], families: Sequence[str] = (), alignments: Sequence[str] = ()
+) -> CrossLingual:
+    """Return what curves say across languages; empty where no family of tasks has two.
+
+    Args:
+        ledgers: where the curves come from.
+        curves: of vectors and of random directions.
+        families: ``NAME:LANGUAGE=TASK,...`` for tasks that do not say it themselves.
+        alignments: files of ``lm-eval-steer align``.
+
+    Raises:
+        ConfigError: a family is spelt otherwise, or none of its tasks is in the ledgers.
+        InputError: samples are missing or damaged, or a file is no alignment.
+    """
+    given: dict[str, Member] = {}
+    for text in families:
+        own = parse_family(text)
+        known = {curve.task for curve in curves}
+        if not known & set(own):
+            raise ConfigError(f"--family {text!r}: {choice_message('task', next(iter(own)), sorted(known))}")
+        given |= own
+    read = read_alignments(alignments)
+    if not members(curves, given):
+        return CrossLingual()
+    from lm_eval_steer.stats.crosslingual.analysis import cross_lingual  # numpy; most ledgers do without
+
+    return cross_lingual(ledgers, curves, given=given, alignments=read)
 
 
 def _spelled(term: Comparison) -> str:

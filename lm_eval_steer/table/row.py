@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from lm_eval_steer.stats.curve import Curve, Estimate
+from lm_eval_steer.stats.curve import Calibration, Curve, Estimate
 from lm_eval_steer.sweep.records import Label
 
 Kind = Literal["vector", "unsteered", "random", "shuffled", "letter", "prompt", "other"]
@@ -53,6 +53,8 @@ class Row:
         capability: paired change at λ* of the capability task that fell most.
         capability_task: its name.
         perplexity_ratio: perplexity at λ* over perplexity without steering.
+        kl: at λ*, mean KL(unsteered ‖ steered) of the next token on neutral text, in nats.
+        calibration: at λ*, over all items, of tasks that say which choice is right.
         flags: of the curve and of its point at λ*.
         versions: of the task and of the packages.
         higher_is_better: of the score.
@@ -96,6 +98,8 @@ class Row:
     capability: Estimate = NONE
     capability_task: str | None = None
     perplexity_ratio: float | None = None
+    kl: float | None = None
+    calibration: Calibration | None = None
     flags: tuple[str, ...] = ()
     versions: str | None = None
     higher_is_better: bool = True

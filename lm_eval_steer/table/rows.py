@@ -71,6 +71,7 @@ def _vector_row(curve: Curve, everything: Iterable[Curve]) -> Row:
         capability=drop,
         capability_task=task,
         perplexity_ratio=None if point is None or point.perplexity_ratio is None else point.perplexity_ratio.value,
+        kl=None if point is None or point.kl is None else point.kl.value,
         flags=_flags(curve, point),
         higher_is_better=curve.higher_is_better,
         curve=curve,
@@ -138,6 +139,7 @@ def _unsteered_rows(curves: Iterable[Curve]) -> list[Row]:
             p=score,
             effect=Estimate(0.0, n=len(curve.items), why="0 by definition"),
             mass=None if point is None else point.mass,
+            calibration=None if point is None else point.calibration,
             flags=() if point is None else point.flags,
             higher_is_better=curve.higher_is_better,
         )
@@ -195,6 +197,7 @@ def _levels(curve: Curve, point: Point | None) -> dict[str, Any]:
         "p": None if point is None else point.score.value,
         "delta_position_bias": None if point is None else point.delta_position_bias,
         "mass": None if point is None else point.mass,
+        "calibration": None if point is None else point.calibration,
     }
 
 

@@ -54,7 +54,7 @@ def _sheet(ranking: Ranking) -> Sheet:
     shared, missing, columns = [], [], []
     for column in COLUMNS.values():
         if column.weight and all(column.text(row) == NA for row in ranking.rows):
-            missing.append(column.title)
+            missing += [] if column.optional else [column.title]
         elif column.fold and (value := _shared(column, ranking.rows)) is not None:
             shared.append(f"{column.title}: {value}")
         else:

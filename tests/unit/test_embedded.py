@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import errno
 import json
 import os
@@ -275,6 +276,81 @@ def test_last_to_finish_discards_its_copy(installed: Path, tmp_path: Path, monke
     assert leftovers(tmp_path) == [folder.name]
 
 
+HALVES = PAYLOAD[:500], PAYLOAD[500:]
+TERMS = "The terms of Fake."
+IN_PARTS = dataclasses.replace(
+    SPEC,
+    name="parts",
+    folder="parts-1m",
+    member="fake.gguf",
+    quantization="Q9",
+    parts=tuple(
+        embedded.WheelPart(f"fake-part{number}", f"fake_part{number}/data/fake.part{number}", len(half))
+        for number, half in enumerate(HALVES, start=1)
+    ),
+    terms=TERMS,
+    terms_file="fake_smol/TERMS.html",
+)
+
+
+def make_part_wheels(folder: Path, halves: tuple[bytes, ...] = HALVES) -> None:
+    members = {"fake_smol": ("TERMS.html", b"<p>all terms</p>")}
+    members |= {f"fake_part{n}": (f"data/fake.part{n}", half) for n, half in enumerate(halves, start=1)}
+    for package, (member, payload) in members.items():
+        info = f"{package}-1.0.dist-info"
+        with zipfile.ZipFile(folder / f"{package}-1.0-py3-none-any.whl", "w") as archive:
+            archive.writestr(f"{package}/{member}", payload)
+            archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
+            archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+            archive.writestr(f"{info}/RECORD", "")
+
+
+@pytest.mark.parametrize("name", ["parts", "gemma3"])
+def test_terms_are_shown_and_nothing_is_fetched_until_they_are_accepted(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(embedded.MODELS, "parts", IN_PARTS)
+    monkeypatch.setattr(embedded_source, "obtain", forbidden)
+    monkeypatch.setattr(embedded.files, "check_writable", forbidden)
+    with pytest.raises(ConfigError, match="--accept-gemma-terms") as caught:
+        embedded.ensure(name)
+    assert embedded.MODELS[name].terms in str(caught.value)
+    assert embedded.find(name) is None
+    assert leftovers(tmp_path) == []
+
+
+def test_gemma_names_its_terms_and_its_parts() -> None:
+    spec = embedded.MODELS["gemma3"]
+    assert "provided under and subject to the Gemma Terms of Use found at ai.google.dev/gemma/terms" in spec.terms
+    assert "ai.google.dev/gemma/prohibited_use_policy" in spec.terms
+    assert sum(part.size for part in spec.parts) == spec.size
+    assert [name for name, model in embedded.MODELS.items() if model.terms] == ["gemma3"]
+
+
+def test_parts_are_joined_and_the_terms_lie_beside_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(embedded.MODELS, "parts", IN_PARTS)
+    make_part_wheels(tmp_path / "wheels")
+    said: list[str] = []
+    folder = embedded.ensure("parts", progress=said.append, accept_terms=True)
+    assert said[0] == TERMS
+    assert (folder / "model.safetensors").read_bytes() == PAYLOAD[::-1]
+    assert (folder / "TERMS.html").read_text() == "<p>all terms</p>"
+    assert (folder / "LICENSE").read_text() == f"{TERMS}\n"
+    assert TERMS in (folder / "NOTICE").read_text()
+    assert "fake-part1, fake-part2 1.0" in (folder / "NOTICE").read_text()
+    assert "(Q9)" in (folder / "README.md").read_text()
+    assert leftovers(tmp_path) == [folder.name]
+    assert embedded.ensure("parts") == folder, "what is there needs no flag"
+
+
+def test_a_changed_part_keeps_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(embedded.MODELS, "parts", IN_PARTS)
+    make_part_wheels(tmp_path / "wheels", HALVES[::-1])
+    with pytest.raises(InputError, match=SPEC.sha256):
+        embedded.ensure("parts", accept_terms=True)
+    assert leftovers(tmp_path) == []
+
+
 SCRIPT = """
 import os, signal, sys, time
 from pathlib import Path
@@ -341,6 +417,14 @@ def test_cli_prints_the_folder_alone(installed: Path, capsys: pytest.CaptureFixt
     assert err.splitlines() == ["checking the sha256", "unpacking"]
     assert cli("fake") == 0
     assert capsys.readouterr() == (out, "")
+
+
+def test_cli_passes_the_acceptance_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(embedded.MODELS, "parts", IN_PARTS)
+    make_part_wheels(tmp_path / "wheels")
+    with pytest.raises(ConfigError, match="you have not accepted"):
+        cli("parts")
+    assert cli("parts", "--accept-gemma-terms") == 0
 
 
 def test_cli_json(installed: Path, capsys: pytest.CaptureFixture[str]) -> None:

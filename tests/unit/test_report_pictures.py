@@ -18,7 +18,7 @@ from lm_eval_steer.report.heat_map import STRONGEST, Shade, grid_marks
 from lm_eval_steer.report.labels import dose, number, short
 from lm_eval_steer.report.page import numeric
 from lm_eval_steer.report.palette import COLOURS, SERIES
-from lm_eval_steer.report.panel import legend, span
+from lm_eval_steer.report.panel import Panel, Span, legend, span
 from lm_eval_steer.report.scene import Area, Box, Dot, Line, Mark, Scene, Shape, Text, fitted
 from lm_eval_steer.report.strips import Strip
 from lm_eval_steer.stats.curve import Estimate
@@ -53,6 +53,19 @@ def test_a_span_holds_its_values_and_zero_and_few_round_ticks(data: list[float],
     assert any(math.isclose(tick, 0, abs_tol=1e-9 * (scale.high - scale.low)) for tick in ticks)
     steps = [b - a for a, b in itertools.pairwise(ticks)]
     assert max(steps) == pytest.approx(min(steps))
+
+
+@pytest.mark.parametrize(
+    ("high", "texts"),
+    [
+        (10.0, ["0", "2.5", "5.0", "7.5", "10.0"]),
+        (1.0, ["0", "0.25", "0.50", "0.75", "1.00"]),
+        (100.0, ["0", "25", "50"]),
+    ],
+)
+def test_ticks_are_written_with_the_digits_of_their_step(high: float, texts: list[str]) -> None:
+    axis = Panel(Span(0.0, high, 0, 100), Span(0.0, 1.0, 100, 0)).x_axis("x", 5)
+    assert [mark.text for mark in axis if isinstance(mark, Text)][: len(texts)] == texts
 
 
 def test_no_spread_still_gives_a_scale() -> None:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lm_eval_steer.files import canonical_json
-from lm_eval_steer.stats.curve import Curve, Estimate, NullTest, Point, Selection
+from lm_eval_steer.stats.curve import Calibration, Curve, Estimate, NullTest, Point, Selection, SideMetric
 from lm_eval_steer.stats.curve_json import curve_from_dict, curve_to_dict
 from lm_eval_steer.stats.stored import load_curves, store_curves
 
@@ -24,7 +24,7 @@ estimates = st.builds(
     low=maybe,
     high=maybe,
     n=st.integers(0, 9),
-    method=st.sampled_from(["percentile", "studentised", "none"]),
+    method=st.sampled_from(["percentile", "studentised", "basic", "none"]),
     why=names,
 )
 points = st.builds(
@@ -38,6 +38,9 @@ points = st.builds(
     capability=st.dictionaries(names, estimates, max_size=2),
     perplexity_ratio=st.none() | estimates,
     kl=st.none() | estimates,
+    calibration=st.none()
+    | st.builds(Calibration, **dict.fromkeys(("brier", "brier_change", "ece", "ece_change"), estimates)),
+    side_metrics=st.dictionaries(names, st.builds(SideMetric, level=estimates, change=estimates), max_size=2),
     flags=st.lists(names, max_size=2).map(tuple),
 )
 several = st.lists(names, max_size=3).map(tuple)
