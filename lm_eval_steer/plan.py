@@ -166,7 +166,8 @@ class Placement:
         for name in ("cos_letter", "cos_yes"):
             measured = provenance.notes.get(name)
             found[name] = measured.get(str(self.source)) if isinstance(measured, Mapping) else None
-        return found
+        data = provenance.notes.get("data")
+        return found if data is None else {**found, "data": data}
 
 
 @dataclass(frozen=True)

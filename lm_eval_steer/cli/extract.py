@@ -19,6 +19,8 @@ from lm_eval_steer.cli.extract_files import (
 from lm_eval_steer.cli.extract_iti import METHOD as ITI
 from lm_eval_steer.cli.extract_iti import run_iti
 from lm_eval_steer.cli.extract_prompts import METHODS, run_prompts
+from lm_eval_steer.cli.extract_sae import METHOD as SAE
+from lm_eval_steer.cli.extract_sae import run_sae
 from lm_eval_steer.cli.model_flags import add_model_flags
 from lm_eval_steer.errors import EXIT_OK, ConfigError
 from lm_eval_steer.files import sha256_file
@@ -52,6 +54,7 @@ examples:
                         --out weddings.safetensors
   lm-eval-steer extract --pretrained DIR --method unpaired --prompt-sets harmful.txt harmless.txt --format chat \\
                         --select refusal --out refusal_direction.safetensors
+  lm-eval-steer extract --pretrained DIR --method sae --sae layers.12 --features 12,77 --out features.safetensors
   lm_eval --model steered_hf --tasks control_positivity \\
           --model_args pretrained=$(lm-eval-steer embedded-model),vector=positivity.safetensors,layer=20
 
@@ -80,6 +83,8 @@ last token) or letter (options shown, read at the letter).
   unpaired             mean of one set of prompts minus mean of another, read behind the instruction; --prompt-sets, no
                        pairs. --select refusal holds a quarter of the prompts out and picks layer and token: the lowest
                        refusal score with the direction ablated, at a KL of at most 0.1, below 0.8 of the depth
+  sae                  the sum of decoder rows of a sparse autoencoder in a local folder (SAELens, sparsify), --sae and
+                       --features; its layer is what the folder says, or --layers N
 
 --capture FILE keeps the activations. Where FILE is there it is read, and no pair is run again whatever the method;
 where it is not, it is written. A FILE of another model, other pairs or other tokens is refused.
@@ -88,6 +93,14 @@ files:
   FILE.safetensors and, for each control, FILE.random-0.safetensors, FILE.letter.safetensors ... in the same folder;
   with several methods FILE.pca.safetensors, FILE.pca.letter.safetensors, FILE.lat.safetensors ...
 """
+
+# Methods that read something else than pairs of answers in the shared pass, and the options that are theirs.
+_ALONE = {**dict.fromkeys(METHODS, run_prompts), ITI: run_iti, SAE: run_sae}
+_OWNERS = {
+    **dict.fromkeys(("prompts", "prompt_sets", "select", "position"), METHODS),
+    "heads": (ITI,),
+    **dict.fromkeys(("sae", "features"), (SAE,)),
+}
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -116,6 +129,8 @@ def add_parser(subparsers: Subparsers) -> None:
     add("--heads", type=int, metavar="K", help="of iti: how many heads (default: 48, or all where there are fewer)")
     add("--position", type=int, metavar="I", help="of unpaired: which token, counted from a prompt's end (default: -1)")
     add("--select", metavar="WHAT", help="of unpaired: refusal, which picks layer and token")
+    add("--sae", type=Path, metavar="DIR", help="of sae: a local SAE folder (SAELens, sparsify)")
+    add("--features", metavar="N,N", help="of sae: rows of its decoder, which add up")
     add("--format", default="plain", help="plain, or chat: the tokenizer's chat template (default: %(default)s)")
     add("--controls", default="", help="null directions of equal norm: random:K,shuffled,letter,zero (default: none)")
     add("--no-balance", action="store_true", help="letters as the data has them, as in the paper (default: balanced)")
@@ -144,10 +159,8 @@ def run(args: argparse.Namespace) -> int:
     from lm_eval_steer.extraction.pairs import read_source
     from lm_eval_steer.loading import load_causal_lm, model_label
 
-    if args.method in METHODS:
-        return run_prompts(args)
-    if args.method == ITI:
-        return run_iti(args)
+    if args.method in _ALONE:
+        return _ALONE[args.method](args)
     methods, options = _options(args)
     paths = planned_files(args.out, methods if len(methods) > 1 else [""], args.controls, force=args.force)
     source = read_source(args.pairs).limited(args.limit)
@@ -206,11 +219,9 @@ def _options(args: argparse.Namespace) -> tuple[list[str], Options]:
     from lm_eval_steer.hookpoint import parse_site
     from lm_eval_steer.suggest import choice_message
 
-    for name in ("prompts", "prompt_sets", "select", "position"):
+    for name, owners in _OWNERS.items():
         if getattr(args, name) is not None:
-            raise ConfigError(f"--{name.replace('_', '-')} belongs to --method {' or '.join(METHODS)}; leave it out.")
-    if args.heads is not None:
-        raise ConfigError(f"--heads belongs to --method {ITI}; leave it out.")
+            raise ConfigError(f"--{name.replace('_', '-')} belongs to --method {' or '.join(owners)}; leave it out.")
     if args.pairs is None:
         raise ConfigError(f"--method {args.method} wants --pairs: a packaged name, a CAA behaviour, or a file.")
     if args.format not in FORMATS:
@@ -218,7 +229,7 @@ def _options(args: argparse.Namespace) -> tuple[list[str], Options]:
     if args.batch_size < 1:
         raise ConfigError(f"--batch-size {args.batch_size} is below 1.")
     names = [name.strip() for name in args.method.split(",") if name.strip()]
-    alone = [name for name in names if name in (*METHODS, ITI)]
+    alone = [name for name in names if name in _ALONE]
     if alone:
         raise ConfigError(f"--method {args.method}: {alone[0]} shares no pass with others; extract it alone.")
     methods = check_methods(names, args.read, capture=args.capture is not None)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from lm_eval_steer.extraction.iti import ITI
 
 METHOD = "iti"
-_STRANGERS = ("read", "site", "prompts", "prompt_sets", "select", "position", "no_balance")
+_STRANGERS = ("read", "site", "prompts", "prompt_sets", "select", "position", "no_balance", "sae", "features")
 _SHOWN = 10
 
 

@@ -141,7 +141,7 @@ def _check(args: argparse.Namespace) -> None:
     if getattr(args, wanted) is None:
         example = '" love" " hate"' if wanted == "prompts" else "harmful.txt harmless.txt"
         raise ConfigError(f"--method {args.method} wants --{wanted.replace('_', '-')} {example}.")
-    strangers = [other, "pairs", "read", "capture", "heads"]
+    strangers = [other, "pairs", "read", "capture", "heads", "sae", "features"]
     if args.method == "actadd":
         strangers += ["select", "position", "limit"]
     given = [name for name in strangers if getattr(args, name) is not None]

@@ -41,8 +41,8 @@ examples:
   lm-eval-steer function-vector --pretrained DIR --task PAIRS.jsonl --method h_vector --out h.safetensors
 
 word pairs, --task:
-  antonym, country_capital, present_past, singular_plural     packaged: the train pairs of the tasks icl_*
-  FILE.jsonl                                                  {"input": ..., "output": ...} a line
+  antonym, capital_country, country_capital, present_past, singular_plural   packaged: the train pairs of icl_*
+  FILE.jsonl                                                                 {"input": ..., "output": ...} a line
 """
 
 

@@ -22,6 +22,7 @@ COMMANDS = (
     "inspect_",
     "combine",
     "verify",
+    "align",
     "sweep",
     "ledger",
     "judge",
@@ -30,6 +31,7 @@ COMMANDS = (
     "gate",
     "tune",
     "machiavelli",
+    "translate",
     "convert",
     "embedded_model",
 )

@@ -159,7 +159,7 @@ def _dry_run(model: Any, tokenizer: Any, spec: SweepSpec, args: argparse.Namespa
     from lm_eval_steer.layout import probe_layout
     from lm_eval_steer.sweep.estimate import estimate_sweep
 
-    cells = spec.cells(probe_layout(model).n_layers)
+    cells = spec.cells(probe_layout(model).n_layers, tokenizer)
     if not args.json:
         for cell in cells:
             print(" ".join(f"{key}={value}" for key, value in cell.labels.items() if value is not None))

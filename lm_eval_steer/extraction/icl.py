@@ -29,7 +29,7 @@ from lm_eval_steer.files import sha256_file
 from lm_eval_steer.paths import tasks_dir
 from lm_eval_steer.suggest import choice_message
 
-WORD_TASKS = ("antonym", "country_capital", "present_past", "singular_plural")
+WORD_TASKS = ("antonym", "capital_country", "country_capital", "present_past", "singular_plural")
 SPLITS = ("train", "test")
 SHOTS = 10
 ASK = "A:"

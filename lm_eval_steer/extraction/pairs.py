@@ -12,6 +12,8 @@ CAA, text      ``{question without options}\\n\\nAnswer:``   a blank and the tex
 question rows  ``{question}\\nAnswer:``                     a blank and the text
 prompt rows    ``{prompt}``                                a blank and the text
 =============  ==========================================  ===========================
+
+With ``_native`` the items of the crosslingual tasks have "Answer" and "Choices" in their own language.
 """
 
 from __future__ import annotations
@@ -27,14 +29,16 @@ from lm_eval_steer.caa import BEHAVIOURS, ABItem, load_caa, parse_ab_item
 from lm_eval_steer.errors import ConfigError, DataError
 from lm_eval_steer.files import canonical_json, sha256_bytes
 from lm_eval_steer.paths import tasks_dir
+from lm_eval_steer.scaffold import ENGLISH, Scaffold
 from lm_eval_steer.suggest import choice_message
 
 Kind = Literal["letter", "text"]
 
-LETTER_LEAD = "Answer: ("
 _PACKAGED = {"positivity": Path("control") / "data" / "positivity_train.jsonl"}
 _LICENCES = {"positivity": "Apache-2.0"}
 _CAA_KEY = "answer_matching_behavior"
+#: What the names of crosslingual tasks begin with.
+PARALLEL = "xl_"
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,7 @@ class PairItem:
         negative: the other text.
         shown: the item with its own option order, where the source has one.
         text: whether it can be asked without showing options.
+        words: what stands around it.
     """
 
     id: str
@@ -90,6 +95,7 @@ class PairItem:
     negative: str
     shown: ABItem | None = None
     text: bool = True
+    words: Scaffold = ENGLISH
 
 
 @dataclass(frozen=True)
@@ -152,8 +158,9 @@ def read_source(name: str) -> PairSource:
     """Return the items of a packaged name, a CAA behaviour or a file.
 
     Args:
-        name: ``positivity``; one of :data:`lm_eval_steer.caa.BEHAVIOURS` (its ``generate`` split); or a path to JSON
-            (a list) or JSONL (an object a line), rows ``question, answer_matching_behavior,
+        name: ``positivity``; one of :data:`lm_eval_steer.caa.BEHAVIOURS` (its ``generate`` split); the name of a
+            crosslingual task such as ``xl_positivity_fr`` (its ``train`` split), without the language for all of
+            them; or a path to JSON (a list) or JSONL (an object a line), rows ``question, answer_matching_behavior,
             answer_not_matching_behavior`` or ``question|prompt, positive, negative``.
 
     Raises:
@@ -167,6 +174,10 @@ def read_source(name: str) -> PairSource:
         items = tuple(_from_ab(f"{index:04d}", item) for index, item in enumerate(data.items))
         return PairSource(name, items, "MIT (questions partly CC BY 4.0)")
     path = Path(name).expanduser()
+    if name.startswith(PARALLEL) and not path.is_file():
+        from lm_eval_steer.extraction.parallel_pairs import parallel_source
+
+        return parallel_source(name)
     if not path.is_file():
         raise ConfigError(f"{choice_message('pairs', name, [*_PACKAGED, *BEHAVIOURS])} Or name a .json or .jsonl file.")
     return PairSource(path.stem, _read_items(path))
@@ -197,7 +208,7 @@ def letter_pairs(source: PairSource, *, balance: bool = True) -> PairSet:
             left_out.append(item.id)
             continue
         orders = [shown, _swapped(shown)] if balance else [shown]
-        pairs += [_letter_pair(item.id, number, each) for number, each in enumerate(orders)]
+        pairs += [_letter_pair(item, number, each) for number, each in enumerate(orders)]
     return PairSet(source.name, tuple(pairs), "letter", balance, tuple(left_out), source.licence)
 
 
@@ -216,13 +227,12 @@ def text_pairs(source: PairSource) -> PairSet:
     return PairSet(source.name, pairs, "text", None, left_out, source.licence)
 
 
-def _letter_pair(item: str, order: int, shown: ABItem) -> ContrastPair:
+def _letter_pair(item: PairItem, order: int, shown: ABItem) -> ContrastPair:
     letters = shown.letters[shown.matching], shown.letters[shown.other]
     meanings = shown.options[shown.matching], shown.options[shown.other]
     prompt = shown.question(0) + "\n\n"
-    return ContrastPair(
-        f"{item}/{order}", item, prompt, LETTER_LEAD, f"{letters[0]})", f"{letters[1]})", "letter", letters, meanings
-    )
+    answers = f"{letters[0]})", f"{letters[1]})"
+    return ContrastPair(f"{item.id}/{order}", item.id, prompt, item.words.lead, *answers, "letter", letters, meanings)
 
 
 def _swapped(shown: ABItem) -> ABItem:
@@ -233,7 +243,8 @@ def _swapped(shown: ABItem) -> ABItem:
 
 
 def _two_options(item: PairItem) -> ABItem:
-    return ABItem(item.question, (item.positive, item.negative), 0, 1, ("\n\nChoices:\n(A) ", "\n(B) "))
+    seams = f"\n\n{item.words.choices}\n(A) ", "\n(B) "
+    return ABItem(item.question, (item.positive, item.negative), 0, 1, seams)
 
 
 def _from_ab(name: str, item: ABItem) -> PairItem:

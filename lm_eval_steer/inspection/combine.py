@@ -185,6 +185,7 @@ def _provenance(way: str, formula: str, parents: Sequence[SteeringVector], notes
     controls = {parent.provenance.control for parent in parents}
     licences = sorted({parent.provenance.licence for parent in parents if parent.provenance.licence})
     fingerprints = [p.provenance.fingerprint for p in parents if p.provenance.fingerprint is not None]
+    data = _data(parents)
     return Provenance(
         method=f"combine:{way}",
         model_id=first.model_id,
@@ -197,6 +198,16 @@ def _provenance(way: str, formula: str, parents: Sequence[SteeringVector], notes
         notes={
             "formula": formula,
             "parents": [{"id": p.id, "name": p.name, "method": p.provenance.method} for p in parents],
+            **({"data": data[0] if len(data) == 1 else data} if data else {}),
             **notes,
         },
     )
+
+
+def _data(parents: Sequence[SteeringVector]) -> list[str]:
+    """Return the names of the data that all parents were made of; none where one does not say."""
+    said = [parent.provenance.notes.get("data") for parent in parents]
+    names = [[each] if isinstance(each, str) else each for each in said]
+    if not all(isinstance(each, list) for each in names):
+        return []
+    return sorted({str(name) for each in names if isinstance(each, list) for name in each})

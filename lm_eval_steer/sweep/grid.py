@@ -99,7 +99,8 @@ def _points(
 ) -> Iterator[_Labelled]:
     peers = tuple(entry.stored.vector for request in requests for entry in request.entries[:1])
     for request in requests:
-        plans = iter([request.resolve(n_layers)]) if spec.placements else _axes(spec, request, n_layers, peers)
+        whole = bool(spec.placements) or request.order is not None
+        plans = iter([request.resolve(n_layers)]) if whole else _axes(spec, request, n_layers, peers)
         group = [(plan, _labels(plan, names)) for plan in plans]
         yield from group
         for control in nulls.rows.controls:

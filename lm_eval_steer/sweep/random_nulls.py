@@ -7,6 +7,7 @@ import dataclasses
 import torch
 
 from lm_eval_steer.errors import ConfigError
+from lm_eval_steer.extraction.actadd import random_rows
 from lm_eval_steer.extraction.controls import Control, random_direction, stream
 from lm_eval_steer.hookpoint import Hookpoint, Site
 from lm_eval_steer.layer_order import LayerOrder
@@ -18,9 +19,14 @@ _TRIES = 1000  # draws of an order until no new one is taken to be left
 def random_null(vector: SteeringVector, control: Control, seed: int) -> SteeringVector:
     """Return a random direction with the norm of ``vector`` at each of its hookpoints.
 
+    Of a vector with ``rows: positions`` every row is drawn by itself, with its own norm; rows of zeros stay.
+
     Raises:
-        ConfigError: the vector has several rows a hookpoint.
+        ConfigError: the vector is a basis.
     """
+    if vector.rows == "positions":
+        provenance = _random_provenance(vector, control, seed)
+        return dataclasses.replace(random_rows(vector, control, seed), provenance=provenance)
     check_plain(vector)
     points = tuple(vector.tensors)
     rows = random_direction(torch.stack([vector.tensors[point] for point in points]), points, seed, control.number)
@@ -95,4 +101,7 @@ def check_plain(vector: SteeringVector) -> None:
         ConfigError: it has several.
     """
     if vector.rows is not None:
-        raise ConfigError(f"--nulls: vector {vector.name!r} has rows: {vector.rows}; nulls are made for plain vectors.")
+        raise ConfigError(
+            f"--nulls: vector {vector.name!r} has rows: {vector.rows}; letter and shuffled are of plain vectors, "
+            "random is of these and of rows: positions."
+        )

@@ -67,7 +67,7 @@ def run_sweep(
     Raises:
         SteerError: as plans, tasks and the ledger raise it; cells that are finished by then are kept.
     """
-    cells = spec.cells(probe_layout(model).n_layers)
+    cells = spec.cells(probe_layout(model).n_layers, tokenizer)
     tasks = SweepTasks.load(spec, tokenizer)
     judge = Judge(model, tokenizer, spec, tasks, ledger, model_id=model_id, revision=revision)
     judge.force, judge.output, judge.progress = force, lm_eval_output, progress

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-WORDS = ("antonym", "country_capital", "present_past", "singular_plural")
+WORDS = ("antonym", "capital_country", "country_capital", "present_past", "singular_plural")
 VARIANTS = {"": (0, "false"), "_10shot": (10, "false"), "_10shot_shuffled": (10, "true")}
 HEAD = "# Written by make_yaml.py; change that file or the template.\n"
 
