@@ -44,6 +44,18 @@ def parse_layers(text: str, available: Sequence[int] | None = None, *, option: s
     return tuple(sorted(layers))
 
 
+def parse_features(text: str, *, option: str = "--features") -> tuple[int, ...]:
+    """Return the numbers of an SAE's features that ``12,77`` names, in that order.
+
+    Raises:
+        ConfigError: not whole numbers from 0 on, or one twice.
+    """
+    words = [word.strip() for word in text.split(",")]
+    if not all(word.isascii() and word.isdigit() for word in words) or len(set(map(int, words))) != len(words):
+        raise ConfigError(f"{option} {text!r}: write whole numbers from 0 on, each once: 12,77.")
+    return tuple(map(int, words))
+
+
 def parse_multipliers(text: str) -> tuple[float, ...]:
     """Return the multipliers that ``-1,0,1`` or ``-2:2:0.5`` (first, last, step; both ends in) names, ascending.
 

@@ -105,14 +105,14 @@ def _sum(args: argparse.Namespace, parents: Sequence[SteeringVector]) -> Steerin
 
 
 def _drop(args: argparse.Namespace, parents: Sequence[SteeringVector]) -> SteeringVector:
-    from lm_eval_steer.axes import parse_layers
+    from lm_eval_steer.axes import parse_features
     from lm_eval_steer.hookpoint import Hookpoint
     from lm_eval_steer.inspection.combine import drop_features
     from lm_eval_steer.inspection.sae_decoder import feature_rows, named_point
 
     if args.sae is None or args.features is None or len(parents) != 1 or args.layers is not None:
         raise ConfigError("drop-features takes one vector, --sae DIR and --features N,N, and --layer N for its place.")
-    features = parse_layers(args.features, option="--features")
+    features = parse_features(args.features)
     rows = feature_rows(args.sae, features)
     first = rows[features[0]]
     told = named_point(first)

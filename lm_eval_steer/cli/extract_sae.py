@@ -31,12 +31,13 @@ def run_sae(args: argparse.Namespace) -> int:
     Raises:
         SteerError: as the reading of the SAE and the loading of the model raise it.
     """
+    from lm_eval_steer.axes import parse_features
     from lm_eval_steer.extraction.sae import sae_vector, trained_at
     from lm_eval_steer.inspection.sae_decoder import feature_rows
     from lm_eval_steer.layout import probe_layout
     from lm_eval_steer.loading import load_causal_lm, model_label
 
-    asked, features = _check(args), _features(args.features)
+    asked, features = _check(args), parse_features(args.features)
     files = planned_files(args.out, [""], args.controls, force=args.force)[0]
     rows = feature_rows(args.sae, features)
     point = trained_at(args.sae, rows[features[0]], asked)
@@ -85,13 +86,6 @@ def _show(vector: SteeringVector, files: dict[str, Path], *, as_json: bool) -> N
     if vector.origins:
         print("  with b_dec as the origin of clamp")
     print("\n".join(f"wrote {path}" for path in files.values()))
-
-
-def _features(text: str) -> tuple[int, ...]:
-    words = [word.strip() for word in text.split(",")]
-    if not all(word.isascii() and word.isdigit() for word in words) or len(set(map(int, words))) != len(words):
-        raise ConfigError(f"--features {text!r}: write whole numbers from 0 on, each once: 12,77.")
-    return tuple(map(int, words))
 
 
 def _check(args: argparse.Namespace) -> Hookpoint | None:

@@ -51,6 +51,7 @@ _SPEC_FLAGS = {
     "operations": "operation",
     "normalize": "normalize",
     "site": "site",
+    "orders": "orders",
     "nulls": "nulls",
     "system_prompts": "system_prompts",
     "tasks": "tasks",
@@ -83,6 +84,7 @@ def add_parser(subparsers: Subparsers) -> None:
     add("--operation", help="joined by commas; default: add")
     add("--normalize", help="none, unit, dose, set, joined by commas; default: none")
     add("--site", help="where in the block; default: the vector's own")
+    add("--orders", help="other orders of the blocks, joined by commas: skip:15,repeat:5-8,first:27; no vector needed")
     add("--nulls", help="random:20,shuffled,letter,prompt,other (see below); default: none")
     add("--system-prompts", metavar="NAMES", help="pos, neg, none, joined by commas; default: none")
     add("--skip-first", action="store_true", default=None, help="leave the first token, the attention sink, alone")

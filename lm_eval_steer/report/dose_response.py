@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 from lm_eval_steer.names import slug
@@ -115,9 +116,10 @@ def _extent(curves: Sequence[Curve]) -> list[float]:
 
 def _panel_marks(panel: Panel, curve: Curve, controls: Sequence[Curve]) -> list[Mark]:
     marks: list[Mark] = []
-    doses = sorted(curve.null.band)
+    band = _band(curve)
+    doses = sorted(band)
     if len(doses) > 1:
-        low, high = zip(*(curve.null.band[multiplier] for multiplier in doses), strict=True)
+        low, high = zip(*(band[multiplier] for multiplier in doses), strict=True)
         marks.append(Area(panel.band(doses, low, high), "band", _BAND_ALPHA))
     for control in controls:
         points = _finite(control)
@@ -128,13 +130,20 @@ def _panel_marks(panel: Panel, curve: Curve, controls: Sequence[Curve]) -> list[
     return [*marks, *_own_line(panel, _finite(curve))]
 
 
+def _band(curve: Curve) -> Mapping[float, tuple[float, float]]:
+    """Return the band of random directions; where λ = 0 is the unsteered model they all have its effect, 0."""
+    at_zero = any(point.multiplier == 0 and point.effect.value == 0 for point in curve.points)
+    return {0.0: (0.0, 0.0), **curve.null.band} if at_zero and curve.null.band else curve.null.band
+
+
 def _own_line(panel: Panel, points: Sequence[Point]) -> list[Mark]:
     marks: list[Mark] = []
-    bounded = [point for point in points if point.effect.low is not None or point.multiplier == 0]
-    if len(bounded) > 1:
+    runs = itertools.groupby(points, lambda point: point.effect.low is not None or point.multiplier == 0)
+    for bounded in (list(run) for has_interval, run in runs if has_interval):
         ends = [(point.effect.low or 0.0, point.effect.high or 0.0) for point in bounded]
         low, high = zip(*ends, strict=True)
-        marks.append(Area(panel.band([point.multiplier for point in bounded], low, high), "rise", _INTERVAL_ALPHA))
+        if len(bounded) > 1:  # no ribbon over a λ that has no interval
+            marks.append(Area(panel.band([point.multiplier for point in bounded], low, high), "rise", _INTERVAL_ALPHA))
     places = panel.line([point.multiplier for point in points], [point.effect.value or 0.0 for point in points])
     marks.append(Line(places, "rise", 2))
     for point, (x, y) in zip(points, places, strict=True):

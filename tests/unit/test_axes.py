@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lm_eval_steer.axes import parse_layers, parse_multipliers
+from lm_eval_steer.axes import parse_features, parse_layers, parse_multipliers
 from lm_eval_steer.errors import ConfigError, LayerError
 
 
@@ -62,3 +62,13 @@ def test_multipliers(text: str, expected: tuple[float, ...]) -> None:
 def test_multipliers_refused(text: str) -> None:
     with pytest.raises(ConfigError):
         parse_multipliers(text)
+
+
+def test_features_of_a_large_sae() -> None:
+    assert parse_features("130000, 7") == (130000, 7)
+
+
+@pytest.mark.parametrize("text", ["", "1,1", "01,1", "-1", "1-3", "1;2", "²", "a"])
+def test_misspelt_features(text: str) -> None:
+    with pytest.raises(ConfigError, match="--features"):
+        parse_features(text)
