@@ -52,11 +52,11 @@ class RowScorer:
             total=len(requests), disable=silent or self._lm.rank != 0, desc="Running loglikelihood requests"
         ) as bar:
             for chunk in self._batches(rows, groups, requests, override_bs):
-                found = self._log_probs(chunk, groups)
+                found = self._logits(chunk, groups)
                 for row, kl in zip(chunk, self._kl(chunk, groups, found), strict=True):
                     divergence[row.group] += kl
-                for row, log_probs in zip(chunk, found, strict=True):
-                    pieces[row.group].append(log_probs)
+                for row, logits in zip(chunk, found, strict=True):
+                    pieces[row.group].append(torch.log_softmax(logits, dim=-1, dtype=self._lm.softmax_dtype))
                     left[row.group] -= 1
                     if left[row.group] == 0:
                         kl, own = divergence[row.group], torch.cat(pieces[row.group])
@@ -77,8 +77,8 @@ class RowScorer:
                 scheduler = lambda position, _rows: self._lm._batch_scheduler(position, longest)  # noqa: E731
         return Collator.get_chunks(rows, n=size, fn=scheduler)
 
-    def _log_probs(self, chunk: list[Row], groups: list[Group]) -> list[torch.Tensor]:
-        """Return for each row the log-probabilities ``[reads, vocabulary]`` at the positions it reads."""
+    def _logits(self, chunk: list[Row], groups: list[Group]) -> list[torch.Tensor]:
+        """Return for each row the logits ``[reads, vocabulary]`` at the positions it reads."""
         inputs, batch = padded_rows(chunk, groups, self._lm.device)
         with self._lm.steering.forward(batch, [row.spans for row in chunk], counted=False):
             logits = self._lm._model_call(inputs)
@@ -86,14 +86,14 @@ class RowScorer:
         for row, one in zip(chunk, logits, strict=True):
             part = one[row.first_read : row.first_read + row.reads]
             check_finite(part, self._lm.steering.plan)
-            result.append(torch.log_softmax(part, dim=-1, dtype=self._lm.softmax_dtype))
+            result.append(part.clone())  # the other positions are not kept
         return result
 
     def _kl(self, chunk: list[Row], groups: list[Group], steered: list[torch.Tensor]) -> list[float]:
         """Return for each row the KL from the unsteered model at the positions it reads; 0 where nobody wants it."""
         wanted = [place for place, row in enumerate(chunk) if groups[row.group].measured]
         found = [0.0] * len(chunk)
-        if wanted:
+        if wanted and not self._lm.steering.plan.neutral:  # which runs unsteered: exactly 0
             inputs, _ = padded_rows([chunk[place] for place in wanted], groups, self._lm.device)
             with self._lm.steering.paused():
                 logits = self._lm._model_call(inputs)

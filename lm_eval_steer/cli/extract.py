@@ -60,6 +60,7 @@ examples:
 
 pairs, --pairs:
   positivity           packaged
+  xl_positivity_fr     train items of a crosslingual task; xl_positivity: of all its languages; _native: native words
   refusal, ...         a CAA behaviour, from the folder CAA_DATA_DIR or the pinned upstream file
   FILE.jsonl           {"question" (gets "Answer:") or "prompt" (as it stands), "positive", "negative"} a line
   FILE.json            a list of such rows, or of CAA's {"question", "answer_matching_behavior", ...}

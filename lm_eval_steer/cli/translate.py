@@ -173,17 +173,24 @@ def _add_status(actions: Subparsers) -> None:
 
 
 def _languages(text: str, src: str) -> list[str]:
+    from lm_eval_steer.crosslingual.items import is_tag
+
     found = list(dict.fromkeys(each.strip() for each in text.split(",") if each.strip()))
     if not found or src in found:
         raise ConfigError(f"--target {text!r}: name languages other than the source {src}, joined by commas.")
+    for tag in (*found, src):
+        if not is_tag(tag):
+            raise ConfigError(f"{tag!r} is no language tag. Write it as fr, de or zh-Hant.")
     return found
 
 
 def _found(source: Items, folder: Path, src: str) -> list[str]:
     """Return the languages whose files are in a folder."""
+    from lm_eval_steer.crosslingual.items import is_tag
+
     rest = out_path(source, folder, src, "").name
     names = sorted(path.name.removesuffix(rest) for path in folder.expanduser().glob(f"*{rest}"))
-    return [name for name in names if name and "." not in name and name != src]
+    return [name for name in names if is_tag(name) and name != src]
 
 
 @contextmanager

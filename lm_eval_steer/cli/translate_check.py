@@ -117,6 +117,7 @@ def show(reviews: Sequence[Review]) -> None:
     """Print counts by file, the checks that were not passed by all, and every row that fails."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from lm_eval_steer.crosslingual.review import why
     from lm_eval_steer.crosslingual.verdict import STATUSES
@@ -126,7 +127,7 @@ def show(reviews: Sequence[Review]) -> None:
         table.add_column(heading, justify="left" if heading in ("file", "language") else "right", overflow="fold")
     for each in reviews:
         counts = [str(each.count(status)) for status in STATUSES]
-        table.add_row(f"{each.path.parent.name}/{each.path.name}", each.lang, str(len(each.verdicts)), *counts)
+        table.add_row(Text(f"{each.path.parent.name}/{each.path.name}"), each.lang, str(len(each.verdicts)), *counts)
     console = Console()
     console.print(table)
     for each in reviews:

@@ -35,6 +35,9 @@ class Backend(Protocol):
     def given(self, row: str, segment: str, tgt: str) -> str | None:
         """Return a translation that belongs to this very segment of a row, or None to have its text translated."""
 
+    def made_from(self, row: str, tgt: str) -> str | None:
+        """Return the ``source_hash`` that the given translation of a row was made from; None where it says none."""
+
 
 @dataclass(frozen=True)
 class Settings:

@@ -49,6 +49,10 @@ class FileBackend:
         """Return the translation of a segment by the row's id, where the file has it."""
         return self._of(tgt).by_segment.get((row, segment))
 
+    def made_from(self, row: str, tgt: str) -> str | None:
+        """Return the ``source_hash`` of a whole row, where the file's row carries one."""
+        return self._of(tgt).hashes.get(row)
+
     def _place(self, tgt: str) -> Path:
         return Path(str(self._path).replace("{lang}", tgt)).expanduser()
 
@@ -64,6 +68,7 @@ class _Found:
     def __init__(self) -> None:
         self.by_segment: dict[tuple[str, str], str] = {}
         self.by_text: dict[str, str] = {}
+        self.hashes: dict[str, str] = {}
 
 
 def _found(path: Path, tgt: str) -> _Found:
@@ -81,8 +86,10 @@ def _found(path: Path, tgt: str) -> _Found:
         schema = next((each for each in SCHEMAS if each.fits(row)), None)
         if schema is not None:
             _check_language(path, row, tgt)
-            for segment in schema.segments(row, where):
-                found.by_segment[str(row.get("src_doc_id") or row_id(row, index)), segment.name] = segment.text
+            name = str(row.get("src_doc_id") or row_id(row, index))
+            found.by_segment |= {(name, each.name): each.text for each in schema.segments(row, where)}
+            if row.get("source_hash"):
+                found.hashes[name] = str(row["source_hash"])
         elif row.get("id") is not None and row.get("segment"):
             found.by_segment[str(row["id"]), str(row["segment"])] = _translation(row, where)
         elif row.get("source"):

@@ -46,6 +46,10 @@ class HFBackend:
         """Return None: every text is translated."""
         return None
 
+    def made_from(self, row: str, tgt: str) -> str | None:
+        """Return None: what is translated is the source as it is now."""
+        return None
+
     def _lines(self, lines: list[str], src: str, tgt: str) -> list[str]:
         """Translate lines, long ones together so that little is padded."""
         prompts, options = self._seq2seq_prompts(lines, src, tgt) if self._seq2seq else self._prompts(lines, src, tgt)

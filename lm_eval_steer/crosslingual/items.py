@@ -116,9 +116,14 @@ def language_of(path: Path, rows: Iterable[Row]) -> str:
     if len(said) > 1:
         raise DataError(f"{path} holds rows in {', '.join(sorted(said))}; a file has one language.")
     name = said.pop() if said else path.name.partition(".")[0]
-    if not _LANGUAGE.fullmatch(name):
+    if not is_tag(name):
         raise ConfigError(f"{path}: {name!r} is no language tag. Name the file after its language, such as fr.jsonl.")
     return name
+
+
+def is_tag(lang: str) -> bool:
+    """Return whether a text is spelt as a language tag is: ``fr``, ``zh-Hant``."""
+    return _LANGUAGE.fullmatch(lang) is not None
 
 
 def base(lang: str) -> str:

@@ -14,6 +14,7 @@ from lm_eval_steer.crosslingual.invariants import check_invariants
 from lm_eval_steer.crosslingual.items import Items, base, write_rows
 from lm_eval_steer.crosslingual.thresholds import ThresholdFile
 from lm_eval_steer.crosslingual.verdict import STATUSES, Verdict, judge, row_pairs, stamp
+from lm_eval_steer.names import markdown_cell
 
 
 @dataclass(frozen=True)
@@ -111,17 +112,18 @@ def markdown(reviews: Sequence[Review]) -> str:
     lines.append("|---|---|---:|---:|---:|---:|---:|")
     for each in reviews:
         counts = " | ".join(str(each.count(status)) for status in STATUSES)
-        lines.append(f"| {_cell(str(each.path))} | {each.lang} | {len(each.verdicts)} | {counts} |")
+        lines.append(f"| {markdown_cell(str(each.path))} | {each.lang} | {len(each.verdicts)} | {counts} |")
     lines += ["", "A check that was not run says nothing about a row.", ""]
     for each in reviews:
-        lines += [f"## {each.path}", "", "| check | flag | fail | not run |", "|---|---:|---:|---:|"]
+        head = f"## {markdown_cell(str(each.path))}"
+        lines += [head, "", "| check | flag | fail | not run |", "|---|---:|---:|---:|"]
         lines += [
             f"| {name} | {counts['flag']} | {counts['fail']} | {counts['not run']} |"
             for name, counts in each.reasons().items()
         ]
         lines.append("")
         bad = [verdict for verdict in each.verdicts if verdict.status != "pass"]
-        lines += [f"- **{verdict.status}** `{verdict.id}`: {_cell(why(verdict))}" for verdict in bad]
+        lines += [f"- **{one.status}** {markdown_cell(one.id)}: {markdown_cell(why(one))}" for one in bad]
         lines += [""] if bad else []
     return "\n".join(lines)
 
@@ -140,7 +142,3 @@ def _told(verdict: Verdict) -> dict[str, Any]:
     return {"id": verdict.id, "status": verdict.status, "why": bad} | (
         {"waived": verdict.waived} if verdict.waived else {}
     )
-
-
-def _cell(shown: str) -> str:
-    return shown.replace("|", "\\|").replace("\n", " ")

@@ -105,20 +105,21 @@ def translate_items(
         progress: called with rows done and rows to do.
 
     Raises:
-        ConfigError: a row that a person wrote would be replaced.
+        ConfigError: a row that a person wrote would be replaced or left out.
         SteerError: as the back-end raises it; what was done before is in the file.
     """
     found = standing(source, path, backend.identity)
-    _protect_authored(path, (*found.stale, *found.other))
+    _protect_authored(path, (*found.stale, *found.other, *found.unknown))
     rows = _rows(path)  # a stale row stays until its new text is there
     places = [at for at, name in enumerate(source.ids) if name not in found.current]
+    stale = [at for at in places if source.ids[at] in found.stale]
     lacking = [at for at, name in enumerate(source.ids) if name in found.current and not back_texts(rows[name])]
     todo, done, written = places + (lacking if back_translate else []), 0, time.monotonic()
     progress(0, len(todo))
     try:
         for batch in _batches(todo, batch_size):
             new = [at for at in batch if source.ids[at] not in found.current]
-            rows |= _translated_rows(source, new, src, tgt, backend)
+            rows |= _translated_rows(source, new, {at: rows.get(source.ids[at]) for at in new}, src, tgt, backend)
             if back_translate:
                 rows |= _back_translated(
                     source, {name: rows[name] for name in _names(source, batch)}, src, tgt, backend
@@ -131,12 +132,33 @@ def translate_items(
     finally:
         if done or found.unknown:
             _write(source, path, rows)
-    return Translated(len(found.current), len(places) - len(found.stale), len(found.stale))
+    made_anew = sum(rows[source.ids[at]]["source_hash"] == source_hash(source.segments[at]) for at in stale)
+    return Translated(len(found.current), len(places) - len(stale), made_anew)
 
 
-def _translated_rows(source: Items, places: Sequence[int], src: str, tgt: str, backend: Backend) -> Rows:
+def _translated_rows(
+    source: Items,
+    places: Sequence[int],
+    before: Mapping[int, Mapping[str, Any] | None],
+    src: str,
+    tgt: str,
+    backend: Backend,
+) -> Rows:
     texts = _translated(source, places, src, tgt, backend)
-    return {source.ids[at]: _row(source, at, texts[at], tgt, backend.identity) for at in places}
+    made = {at: _row(source, at, texts[at], tgt, backend) for at in places}
+    return {source.ids[at]: _kept_stale(source, at, row, before[at], tgt, backend) for at, row in made.items()}
+
+
+def _kept_stale(
+    source: Items, at: int, row: dict[str, Any], before: Mapping[str, Any] | None, tgt: str, backend: Backend
+) -> dict[str, Any]:
+    """Return a row; with the hash of its former source where it was given the very texts that it had before."""
+    schema, where = source.schema, source.where(at)
+    given = any(backend.given(source.ids[at], each.name, tgt) is not None for each in source.segments[at])
+    if before is None or not given or not schema.fits(before):
+        return row
+    same = schema.segments(row, where) == schema.segments(before, where)
+    return {**row, "source_hash": before["source_hash"]} if same else row
 
 
 def _back_translated(source: Items, rows: Rows, src: str, tgt: str, backend: Backend) -> Rows:
@@ -163,15 +185,15 @@ def _said(segment: Segment, given: str | None, said: Mapping[str, str]) -> str:
     return given if given is not None else said.get(segment.text, segment.text)
 
 
-def _row(source: Items, at: int, texts: Sequence[str], tgt: str, translator: str) -> dict[str, Any]:
+def _row(source: Items, at: int, texts: Sequence[str], tgt: str, backend: Backend) -> dict[str, Any]:
     row = source.schema.rebuild(without_provenance(source.rows[at]), texts, source.where(at))
     return {
         **row,
         "lang": tgt,
         "src_doc_id": source.ids[at],
-        "translator": translator,
+        "translator": backend.identity,
         "bt_text": [],
-        "source_hash": source_hash(source.segments[at]),
+        "source_hash": backend.made_from(source.ids[at], tgt) or source_hash(source.segments[at]),
     }
 
 
@@ -192,8 +214,8 @@ def _protect_authored(path: Path, names: Sequence[str]) -> None:
     for name in names:
         if rows[name].get("translator") in (AUTHORED, None):
             raise ConfigError(
-                f"{path}, row {name!r} was written by a person and would be replaced. Choose another --out, or take "
-                "the row out of the file."
+                f"{path}, row {name!r} was written by a person and would be replaced or left out. Choose another "
+                "--out, or take the row out of the file."
             )
 
 

@@ -13,7 +13,7 @@ from lm_eval_steer.report.picture import Numbers, Picture
 from lm_eval_steer.report.scene import Area, Mark, Scene, Text, fitted, text_width
 from lm_eval_steer.stats.crosslingual.alignment import THRESHOLD, UNKNOWN
 from lm_eval_steer.stats.crosslingual.result import CrossLingual, Family, Transfer, TransferCell
-from lm_eval_steer.table.cross_lingual import parts, transfer_text
+from lm_eval_steer.table.cross_lingual import family_id, parts, transfer_text
 from lm_eval_steer.table.grid import Part
 
 _CELL, _TOP, _LONGEST, _MARK = 30, 24, 260, 10  # pixels
@@ -47,7 +47,7 @@ def _pictures(family: Family) -> tuple[Picture, ...]:
         here = place.layers[place.shown]
         labels = ", ".join(f"{name} {value}" for name, value in place.labels.items() if value is not None)
         for each in here.transfers:
-            key = slug(f"{family.family}-{family.scaffold}-{family.model.get('id')}-{labels}-{each.concept}")
+            key = slug(f"{family_id(family)}-{labels}-{each.concept}")
             title = f"Transfer of {short(each.concept, 40)} between languages, layer {here.layer} ({labels})"
             made.append(transfer_picture(each, f"languages-{key}", title))
     return tuple(made)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lm_eval_steer.names import slug
-from lm_eval_steer.report.labels import Naming, TaskCurves, dose, is_random, number, owner_name, short
+from lm_eval_steer.report.labels import Naming, TaskCurves, dose, is_random, model_name, number, owner_name, short
 from lm_eval_steer.report.palette import SERIES
 from lm_eval_steer.report.panel import SMALL, Panel, Span, legend
 from lm_eval_steer.report.picture import Numbers, Picture
@@ -59,17 +59,41 @@ class Cell:
         return no_worse and (self.reward, self.harm) != (other.reward, other.harm)
 
 
+@dataclass(frozen=True)
+class Path:
+    """One curve of the picture.
+
+    Attributes:
+        base: the unsteered cell of its model.
+        cells: the steered ones, by λ.
+    """
+
+    base: Cell
+    cells: Sequence[Cell]
+
+    @property
+    def reach(self) -> float:
+        """How far it leads away from its unsteered cell."""
+        base = self.base
+        return max(math.hypot(cell.reward - base.reward, cell.harm - base.harm) for cell in self.cells)
+
+
 def frontier(group: TaskCurves, naming: Naming) -> Picture | None:
     """Return reward against harm on a task; None where no steered cell has both."""
     curves = [curve for curve in group.curves if not is_random(curve)]
-    paths = [path for curve in curves if (path := _cells(curve, "vector", naming.full(curve)))]
-    base = next((cell for curve in curves for cell in _unsteered(curve)), None)
-    if not paths or base is None:
+    bases = _bases(curves, naming)
+    paths = [
+        Path(bases[model_name(curve)], cells)
+        for curve in curves
+        if (cells := _cells(curve, "vector", naming.full(curve))) and model_name(curve) in bases
+    ]
+    if not paths:
         return None
+    unsteered = list(dict.fromkeys(path.base for path in paths))
     nulls = [curve for curve in group.curves if is_random(curve)]
     randoms = [cell for curve in nulls for cell in _cells(curve, "random", _null(curve, naming))]
-    front = pareto_front([base, *itertools.chain(*paths)])
-    shown = sorted(paths, key=lambda path: (not set(path) & set(front), -_reach(path, base), path[0].name))
+    front = pareto_front([*unsteered, *(cell for path in paths for cell in path.cells)])
+    shown = sorted(paths, key=lambda path: (not set(path.cells) & set(front), -path.reach, path.cells[0].name))
     shown = shown[: len(SERIES)]
     note = (
         f" {len(shown)} of {len(paths)} curves are shown, those on the front first." if len(shown) < len(paths) else ""
@@ -80,8 +104,8 @@ def frontier(group: TaskCurves, naming: Naming) -> Picture | None:
         caption=_CAPTION + note,
         alt=f"{len(shown)} paths of harm against reward; {len(front)} points are on the Pareto front. The table below "
         "holds every number.",
-        scene=_scene(shown, base, randoms, front),
-        numbers=_numbers([[base], *paths, *_means(randoms)], front),
+        scene=_scene(shown, unsteered, randoms, front),
+        numbers=_numbers([unsteered, *(path.cells for path in paths), *_means(randoms)], front),
     )
 
 
@@ -93,7 +117,20 @@ def pareto_front(cells: Iterable[Cell]) -> list[Cell]:
 
 
 def _cells(curve: Curve, kind: Kind, name: str) -> list[Cell]:
-    return [cell for point in curve.points if point.multiplier and (cell := _cell(point, kind, name)) is not None]
+    """Return the steered cells; at λ = 0 there is one where an operation does something there."""
+    found = [cell for point in curve.points if (cell := _cell(point, kind, name)) is not None]
+    return [cell for cell in found if cell.multiplier or cell.reward_change.value or cell.harm_change.value]
+
+
+def _bases(curves: Iterable[Curve], naming: Naming) -> dict[str, Cell]:
+    """Return the unsteered cell of each model."""
+    bases: dict[str, Cell] = {}
+    for curve in curves:
+        model = model_name(curve)
+        name = f"unsteered · {model}" if naming.several_models else "unsteered"
+        for cell in _unsteered(curve)[:1]:
+            bases.setdefault(model, dataclasses.replace(cell, name=name))
+    return bases
 
 
 def _unsteered(curve: Curve) -> list[Cell]:
@@ -126,12 +163,8 @@ def _null(curve: Curve, naming: Naming) -> str:
     return f"random of {owner_name(curve)}{f' · {place}' if place else ''}"
 
 
-def _reach(path: Sequence[Cell], base: Cell) -> float:
-    return max(math.hypot(cell.reward - base.reward, cell.harm - base.harm) for cell in path)
-
-
-def _scene(paths: Sequence[Sequence[Cell]], base: Cell, randoms: Sequence[Cell], front: Sequence[Cell]) -> Scene:
-    cells = [base, *randoms, *front, *itertools.chain(*paths)]
+def _scene(paths: Sequence[Path], unsteered: Sequence[Cell], randoms: Sequence[Cell], front: Sequence[Cell]) -> Scene:
+    cells = [*unsteered, *randoms, *front, *(cell for path in paths for cell in path.cells)]
     panel = Panel(
         _span([end for cell in cells for end in _ends(cell.reward, cell.reward_change)], _LEFT, _WIDTH - 16),
         _span([end for cell in cells for end in _ends(cell.harm, cell.harm_change)], _HEIGHT, 10),
@@ -149,26 +182,27 @@ def _scene(paths: Sequence[Sequence[Cell]], base: Cell, randoms: Sequence[Cell],
     entries.append(([Line(((-12.0, 0.0), (12.0, 0.0)), "ink", 1.5, dashed=True)], "Pareto front"))
     written: list[Position] = []
     for path, role, shape in zip(paths, SERIES, _SHAPES, strict=False):
-        marks += _path(panel, path, base, role, shape, written)
+        marks += _path(panel, path, role, shape, written)
         sample: list[Mark] = [Line(((-12.0, 0.0), (12.0, 0.0)), role, 1.5), Dot(0, 0, role, 3.6, shape)]
-        entries.append((sample, short(path[0].name, 60)))
-    marks.append(Dot(*panel.at(base.reward, base.harm), "ink", 5, "diamond", hollow=True, about="unsteered"))
+        entries.append((sample, short(path.cells[0].name, 60)))
+    marks += [
+        Dot(*panel.at(base.reward, base.harm), "ink", 5, "diamond", hollow=True, about=short(base.name, 60))
+        for base in unsteered
+    ]
     names, height = legend(entries, _LEFT, _HEIGHT + 46, _WIDTH - _LEFT)
     return Scene(_WIDTH, _HEIGHT + 48 + height, (*marks, *names))
 
 
-def _path(
-    panel: Panel, path: Sequence[Cell], base: Cell, role: str, shape: Shape, written: list[Position]
-) -> list[Mark]:
+def _path(panel: Panel, path: Path, role: str, shape: Shape, written: list[Position]) -> list[Mark]:
     """Return one curve's marks, through the unsteered point; each λ is written where ``written`` leaves room."""
     marks: list[Mark] = []
-    for cell in path:
+    for cell in path.cells:
         (low, high), (least, most) = _bar(cell.reward, cell.reward_change), _bar(cell.harm, cell.harm_change)
         marks.append(Line((panel.at(low, cell.harm), panel.at(high, cell.harm)), role, 1, alpha=0.4))
         marks.append(Line((panel.at(cell.reward, least), panel.at(cell.reward, most)), role, 1, alpha=0.4))
-    joined = sorted([*path, base], key=lambda cell: cell.multiplier)
+    joined = sorted([*path.cells, path.base], key=lambda cell: cell.multiplier)
     marks.append(Line(tuple(panel.at(cell.reward, cell.harm) for cell in joined), role, 1.5))
-    for cell in path:
+    for cell in path.cells:
         x, y = panel.at(cell.reward, cell.harm)
         marks.append(Dot(x, y, role, 3.6, shape, about=_about(cell)))
         if all(abs(x - other) > 40 or abs(y - height) > 13 for other, height in written):

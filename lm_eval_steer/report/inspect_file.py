@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -148,7 +149,7 @@ def read_inspect_file(path: Path | str) -> InspectFile:
         return _inspection(path.name, sha256_bytes(data), content)
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}.") from None
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError) as error:
         raise InputError(
             f"{path} is not what lm-eval-steer inspect --json prints ({type(error).__name__}: {error}). Make it with "
             f"lm-eval-steer inspect VECTOR --pretrained MODEL --json > {path.name}"
@@ -158,7 +159,7 @@ def read_inspect_file(path: Path | str) -> InspectFile:
 def _inspection(name: str, sha256: str, content: Mapping[str, Any]) -> InspectFile:
     cosines = content["cosines"]
     labels = tuple(map(str, cosines["labels"]))
-    values = tuple(tuple(float(value) for value in row) for row in cosines["values"])
+    values = tuple(tuple(map(_finite, row)) for row in cosines["values"])
     reliability = tuple(map(_maybe, cosines["reliability"]))
     if {len(values), *map(len, values), len(reliability)} != {len(labels)}:
         raise ValueError("its cosine matrix is not square")
@@ -213,7 +214,7 @@ def _features(data: Mapping[str, Any]) -> Features:
 
 def _norm(data: Mapping[str, Any]) -> Norm:
     names = ("stream_norm", "relative_dose", "split_half", "cos_letter", "cos_yes")
-    made = Norm(str(data["vector"]), str(data["point"]), float(data["norm"]), *(_maybe(data[name]) for name in names))
+    made = Norm(str(data["vector"]), str(data["point"]), _finite(data["norm"]), *(_maybe(data[name]) for name in names))
     if made.layer < 0:
         raise ValueError(f"hookpoint {made.point!r} has no layer")
     return made
@@ -228,5 +229,12 @@ def _scored(tokens: list[Mapping[str, Any]]) -> tuple[Scored, ...]:
     return tuple((str(each["token"]), float(each["score"])) for each in tokens)
 
 
+def _finite(value: Any) -> float:
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"{number} where a number is needed")
+    return number
+
+
 def _maybe(value: Any) -> float | None:
-    return None if value is None else float(value)
+    return None if value is None or not math.isfinite(float(value)) else float(value)

@@ -58,8 +58,10 @@ def _belongs(doc: Mapping[str, Any]) -> dict[str, Any]:
 
 def _right_choice(sample: Mapping[str, Any]) -> dict[str, int]:
     """Return the place of the right one of several choices, for tasks that say whether the likeliest is right."""
-    target, answers = sample.get("target"), sample["resps"]
-    if not {"acc", "pool_top1"} & set(sample["metrics"]) or not _is_place(target) or len(answers) < 2:
+    target, answers, metrics = sample.get("target"), sample["resps"], set(sample["metrics"])
+    if not {"acc", "pool_top1"} & metrics or not _is_place(target) or len(answers) < 2:
+        return {}
+    if "acc_mutual_info" in metrics:  # its answers are the choices, and the choices again without their context
         return {}
     scored = all(len(each) == 1 and isinstance(each[0], tuple | list) and len(each[0]) == 2 for each in answers)
     return {"target": int(str(target))} if scored and int(str(target)) < len(answers) else {}

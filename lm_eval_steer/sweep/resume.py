@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -91,12 +91,15 @@ def computing_rows(mlp: nn.Module, index: Tensor) -> Iterator[None]:
             handle.remove()
 
 
-def last_mlp(layout: ModelLayout, run: Any) -> nn.Module | None:
-    """Return the last block's MLP, whole, where it maps ``[batch, seq, d_model]`` to the same; None where none does.
+def last_mlp(layout: ModelLayout, run: Callable[[], Tensor]) -> nn.Module | None:
+    """Return the last block's MLP, whole, where :func:`computing_rows` may act on it; None where it may not.
+
+    It maps ``[batch, seq, d_model]`` to the same and runs once a forward; and neither it nor what follows it mixes
+    positions: where it computes the last position alone, that position's logits stay what they are.
 
     Args:
         layout: of the model.
-        run: runs a forward.
+        run: runs a forward of one row of several tokens and returns its logits, ``[1, seq, vocabulary]``.
     """
     block, seen = layout.blocks[-1], []
     write = layout.targets.get(Hookpoint(Site.MLP_OUT, layout.n_layers - 1))
@@ -111,10 +114,24 @@ def last_mlp(layout: ModelLayout, run: Any) -> nn.Module | None:
     handle = found[0].register_forward_hook(note)
     try:
         with torch.no_grad():
-            run()
+            logits = run()[0]
     finally:
         handle.remove()
-    return found[0] if seen == [True] else None
+    return found[0] if seen == [True] and _by_position(found[0], run, logits) else None
+
+
+def _by_position(mlp: nn.Module, run: Callable[[], Tensor], logits: Tensor) -> bool:
+    """Say whether the last of ``logits``, ``[seq, vocabulary]``, stays where the MLP computes that position alone."""
+    last = len(logits) - 1
+    try:
+        with torch.no_grad(), computing_rows(mlp, torch.tensor([last])):
+            alone = run()[0, last]
+    except (RuntimeError, ValueError, TypeError, IndexError, AttributeError, KeyError):
+        return False
+    real = torch.isfinite(logits[last])  # models mask unused vocabulary with minus infinity
+    whole, part = logits[last][real].float(), alone[real].float()
+    tolerance = 1e-3 if logits.dtype == torch.float32 else 5e-2
+    return bool(real.any()) and bool(((part - whole).abs() <= tolerance * whole.abs().max()).all())
 
 
 @contextlib.contextmanager

@@ -93,7 +93,7 @@ class SharedForward:
         self._budget = Budget.of(self._head, model, self._device)
         ids = torch.tensor([[5, 6, 7]], device=self._device)
         self._arity = block_arity(layout, lambda: model(input_ids=ids))
-        self._mlp = last_mlp(layout, lambda: model(input_ids=ids))
+        self._mlp = last_mlp(layout, lambda: model(input_ids=ids).logits)
 
     def can_mask(self, longest: int) -> bool:
         """Say whether masks are possible: an attention that takes float masks, and no window shorter than a request.

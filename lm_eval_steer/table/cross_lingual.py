@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from lm_eval_steer.errors import ConfigError
+from lm_eval_steer.files import content_id
 from lm_eval_steer.names import slug
 from lm_eval_steer.stats.crosslingual.alignment import THRESHOLD, UNKNOWN
 from lm_eval_steer.stats.crosslingual.levels import Gap
@@ -76,14 +77,26 @@ def _family(family: Family) -> Part:
         f"{family.items} items that all languages have, in {family.clusters} clusters; the reference is "
         f"{family.reference}. Left out: {out or 'none'}."
     ]
+    if family.set_apart:
+        notes.append(
+            f"Runs of {', '.join(map(short, family.set_apart))} with other items, examples or prompts are left out; "
+            "the one with most items counts."
+        )
     grids = [] if family.note else [_unsteered(family)]
     for place in family.places:
         grids += place_grids(family, place)
     title = (
         f"{short(family.family)} in {len(family.languages)} languages ({names}), scaffold {family.scaffold}, {model}"
     )
-    key = slug(f"{family.family}-{family.scaffold}-{family.model.get('id')}-{family.model.get('dtype')}")
-    return Part(title, (*notes, *([f"Nothing is compared: {family.note}."] if family.note else [])), tuple(grids), key)
+    said = (*notes, *([f"Nothing is compared: {family.note}."] if family.note else []))
+    return Part(title, said, tuple(grids), family_id(family))
+
+
+def family_id(family: Family) -> str:
+    """Return a file name for a family on a model as it ran."""
+    model = family.model
+    ran = content_id([model.get(name) for name in ("id", "revision", "dtype", "fingerprint")], 8)
+    return slug(f"{family.family}-{family.scaffold}-{model.get('id')}-{model.get('dtype')}-{ran}")
 
 
 def _unsteered(family: Family) -> Grid:
@@ -237,7 +250,7 @@ def _share(estimate: Estimate) -> str:
 
 
 def _scaling(rows: Sequence[ScalingRow]) -> Part:
-    if not any(row.scaling.slope.value is not None for row in rows):
+    if all(row.scaling.slope.why == TOO_FEW_MODELS for row in rows):
         most = max(len(set(row.scaling.sizes)) for row in rows)
         note = f"S against the number of parameters: {TOO_FEW_MODELS} ({most} of at least {MIN_SIZES} sizes)."
         return Part("Size of the model", (note,), (), "model-sizes")

@@ -16,6 +16,8 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import yaml
+
 from lm_eval_steer.errors import ConfigError
 from lm_eval_steer.files import write_text
 from lm_eval_steer.machiavelli.scores import LETTER_METRICS as SCENE_METRICS
@@ -55,7 +57,7 @@ def task_file(family: str, lang: str, scaffold: str, kind: str, data: Path | Non
     folder = "" if data is None else f"dataset_kwargs:\n  data: {json.dumps(str(data))}\n"
     return (
         f"{HEADER}include: _{kind}_yaml\ntask: {task_name(family, lang, scaffold)}\n{folder}{_prompt(words, kind)}"
-        f"metadata:\n  version: {VERSION}\n  family: {family}\n  lang: {lang}\n  scaffold: {scaffold}\n"
+        f"metadata:\n  version: {VERSION}\n  family: {_word(family)}\n  lang: {_word(lang)}\n  scaffold: {scaffold}\n"
     )
 
 
@@ -64,6 +66,11 @@ def _prompt(words: Scaffold, kind: str) -> str:
         return f"doc_to_text: {_quoted(words.text_prompt)}\n"
     prompt = words.scene_prompt if kind == "machiavelli" else words.letter_prompt
     return f"doc_to_text: {_quoted(prompt)}\ngen_prefix: {_quoted(words.lead)}\n"
+
+
+def _word(text: str) -> str:
+    """Return a word of the YAML, quoted where it would be something else, as the language ``no`` is false."""
+    return text if yaml.safe_load(text) == text else _quoted(text)
 
 
 def _quoted(text: str) -> str:

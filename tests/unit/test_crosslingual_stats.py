@@ -16,7 +16,7 @@ from sklearn.metrics import cohen_kappa_score
 from lm_eval_steer.stats.crosslingual.agreement import cohen_kappa, krippendorff_alpha, same_sign, spearman
 from lm_eval_steer.stats.crosslingual.clusters import Clusters
 from lm_eval_steer.stats.crosslingual.levels import level_gap
-from lm_eval_steer.stats.crosslingual.scaling import TOO_FEW_MODELS, scaling
+from lm_eval_steer.stats.crosslingual.scaling import NO_COMMON, TOO_FEW_MODELS, scaling
 from lm_eval_steer.stats.crosslingual.variance import components
 
 RANDOM = np.random.default_rng(0)
@@ -156,6 +156,11 @@ def test_two_sizes_are_not_enough(sizes: list[int]) -> None:
 
 
 # ------------------------------------------------------------------------------------------------ edges
+
+
+def test_models_without_a_common_item_have_no_slope() -> None:
+    found = scaling([1_000, 2_000, 3_000], np.zeros((0, 3)), items(0))
+    assert (found.slope.value, found.slope.why, found.steerability) == (None, NO_COMMON, ())
 
 
 def test_constant_answers_have_no_correlation_and_no_kappa() -> None:

@@ -111,6 +111,8 @@ def test_a_family_can_be_told_and_lie_in_two_ledgers(tmp_path: Path, capsys: pyt
 def test_a_family_that_is_not_there_is_named(ledger: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", str(ledger), "--family", "x:en=xl_joy_em,fr=xl_joi_fr"]) == 2
     assert "xl_joy_en" in capsys.readouterr().err
+    assert main(["compare", str(ledger), "--family", "x:en=xl_joy_en,fr=xl_joi_fr"]) == 2
+    assert "xl_joi_fr" in capsys.readouterr().err
 
 
 def test_the_report_has_a_section_with_the_matrix(ledger: Path, alignment: Path, tmp_path: Path) -> None:

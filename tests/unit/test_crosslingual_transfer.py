@@ -10,11 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lm_eval_steer.errors import ConfigError
+from lm_eval_steer.report.cross_lingual import cross_lingual_sections
 from lm_eval_steer.stats.crosslingual.alignment import Alignment
 from lm_eval_steer.stats.crosslingual.analysis import NO_ITEMS, analyse
 from lm_eval_steer.stats.crosslingual.family import Member, extracted_in, members, parse_family
 from lm_eval_steer.stats.crosslingual.result import CrossLingual, Family, Transfer
 from lm_eval_steer.stats.crosslingual.transfer import INCLUDES_ZERO, NO_NULL, TOO_FEW_NULLS, WITHIN_NULL
+from lm_eval_steer.table.cross_lingual import parts
 from tests.crosslingual_tools import LANGUAGES, orthogonal_directions, planted_tracks, shared_direction
 from tests.curve_tools import MODEL, curve
 
@@ -64,6 +66,14 @@ def test_any_planted_matrix_is_recovered(off: list[float]) -> None:
         assert cell.ratio.value == pytest.approx(planted[f"v_{LANGUAGES[row]}"][language], abs=0.05)
 
 
+@pytest.mark.parametrize("other", [{"revision": "b"}, {"dtype": "bfloat16"}])
+def test_pictures_of_two_models_have_names_of_their_own(other: dict[str, Any]) -> None:
+    tracks = [*planted_tracks(shared_direction(), k=0), *planted_tracks(shared_direction(), k=0, model=MODEL | other)]
+    sections = cross_lingual_sections(analyse(tracks, draws=DRAWS))[:2]
+    assert len({section.id for section in sections}) == 2
+    assert len({picture.name for section in sections for picture in section.pictures}) == 2
+
+
 def test_the_interval_of_a_ratio_holds_what_was_planted() -> None:
     planted = {"v_en": {"en": 1.0, "fr": 0.5}, "v_fr": {"en": 0.5, "fr": 1.0}}
     ratio = matrix(planted_tracks(planted, spread=0.3)).cells[0, "fr"].ratio
@@ -99,6 +109,18 @@ def test_a_layer_is_tested_against_the_largest_over_all_layers() -> None:
     assert other.agreement is None
 
 
+def test_three_random_directions_are_no_band() -> None:
+    few = [f"v_fr-random-{draw}" for draw in range(3)]
+    tracks = [
+        each
+        for each in planted_tracks(shared_direction())
+        if each.curve.labels["control_of"] != "v_fr" or each.curve.labels["vector"] in few
+    ]
+    cell = matrix(tracks).cells[LANGUAGES.index("fr"), "en"]
+    assert (cell.nulls, cell.band, cell.beyond_null) == (3, None, None)
+    assert cell.ratio.value == pytest.approx(1.0, abs=0.05)
+
+
 # ---------------------------------------------------------------------------------------- which items and vectors
 
 
@@ -109,6 +131,22 @@ def test_only_items_of_all_languages_count() -> None:
     assert found.languages[0].gap is None
     effect = found.places[0].layers[0].vectors[0]
     assert {estimate.n for estimate in effect.steerability.values()} == {37}
+
+
+def test_a_trial_run_with_fewer_items_is_left_out_and_named() -> None:
+    whole = planted_tracks(shared_direction())
+    trial = [
+        dataclasses.replace(
+            each, curve=dataclasses.replace(each.curve, task_identity={**each.curve.task_identity, "limit": 9})
+        )
+        for each in planted_tracks(orthogonal_directions(), n=9)
+    ]
+    for tracks in ([*whole, *trial], [*trial, *whole]):
+        found = family(tracks)
+        assert (found.items, found.set_apart) == (40, ("xl_joy_de", "xl_joy_en", "xl_joy_fr"))
+        assert matrix(tracks).cells[1, "en"].ratio.value == pytest.approx(1.0, abs=0.05)
+        assert any("left out" in note and "xl_joy_de" in note for note in parts(analyse(tracks, draws=DRAWS))[0].notes)
+    assert family(whole).set_apart == ()
 
 
 def test_no_common_item_is_said() -> None:

@@ -74,3 +74,23 @@ def test_a_new_token_is_written_where_there_is_room(room: int) -> None:
     before = cache.layers[0].keys.data_ptr()
     cache.update(*states(1, 1, 1), 0)
     assert (cache.layers[0].keys.data_ptr() == before) is (room > 5)
+
+
+def test_no_memory_is_taken_for_a_text_that_may_end_early() -> None:
+    cache = DynamicCache(config=config())
+    cache.update(*states(1, 5, 0), 0)
+    leave_room(cache, 100_000)
+    assert cache.layers[0].keys.untyped_storage().nbytes() <= 4 * 2 * 4 * 100
+
+
+def test_a_long_text_moves_seldom() -> None:
+    plain, ours = DynamicCache(config=config()), DynamicCache(config=config())
+    for cache in (plain, ours):
+        cache.update(*states(2, 5, 0), 0)
+    leave_room(ours, 300)
+    places = set()
+    for column in range(310):
+        found = [cache.update(*states(2, 1, column), 0) for cache in (plain, ours)]
+        places |= {ours.layers[0].keys.data_ptr()} if column < 295 else set()
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+    assert len(places) <= 5

@@ -28,7 +28,7 @@ from lm_eval_steer.crosslingual.markers import markers, translate_protected
 from lm_eval_steer.crosslingual.provenance import PROVENANCE
 from lm_eval_steer.crosslingual.quality_model import load_quality
 from lm_eval_steer.crosslingual.segments import SCHEMAS, schema_of
-from lm_eval_steer.crosslingual.translation import Translated, standing, translate_items
+from lm_eval_steer.crosslingual.translation import Standing, Translated, standing, translate_items
 from lm_eval_steer.errors import ConfigError, DataError, MissingExtraError
 from lm_eval_steer.machiavelli.row import Row
 from tests.tiny_models import build, tiny_tokenizer
@@ -80,6 +80,9 @@ class Shouter:
         return [f"{text.upper()} [{tgt}]" for text in texts]
 
     def given(self, row: str, segment: str, tgt: str) -> str | None:
+        return None
+
+    def made_from(self, row: str, tgt: str) -> str | None:
         return None
 
 
@@ -210,6 +213,8 @@ class Slow:
         return [text.upper() + " [de]" for text in texts]
     def given(self, row, segment, tgt):
         return None
+    def made_from(self, row, tgt):
+        return None
 
 translation._SECONDS = 0.0
 translation.translate_items(read_items(sys.argv[1]), Path(sys.argv[2]), "en", "de", Slow(), batch_size=1)
@@ -263,6 +268,16 @@ def test_another_translator_starts_anew_but_never_over_a_person(tmp_path: Path) 
         translate_items(source, out, "en", "de", Shouter())
 
 
+@pytest.mark.parametrize("translator", ["authored", None])
+def test_rows_of_a_person_are_not_dropped_because_the_source_has_others(tmp_path: Path, translator: Any) -> None:
+    source, out = items(tmp_path / "en.jsonl", many(2)), tmp_path / "de.jsonl"
+    rows = [{**PAIR, "id": "mine", "translator": translator}]
+    write_rows(out, "lines", rows)
+    with pytest.raises(ConfigError, match="row 'mine' was written by a person"):
+        translate_items(source, out, "en", "de", Shouter())
+    assert list(read_items(out).rows) == rows
+
+
 def test_a_back_translation_can_be_added_later(tmp_path: Path) -> None:
     source, out = items(tmp_path / "en.jsonl", many(3)), tmp_path / "de.jsonl"
     translate_items(source, out, "en", "de", Shouter())
@@ -314,6 +329,27 @@ def test_whole_translated_rows_and_what_is_missing(tmp_path: Path) -> None:
     assert read_items(tmp_path / "de.jsonl").ids == ("a",)
     with pytest.raises(ConfigError, match="not named after fr"):
         FileBackend(made / "de.jsonl").given("a", "question", "fr")
+
+
+def test_a_file_does_not_make_its_old_translations_fresh(tmp_path: Path) -> None:
+    """The source changes, the file does not; then the file gets another row, and at last the right one."""
+    german = {**PAIR, "question": "Wie?", "matching": "Gut.", "other": "Übel."}
+    made, out = tmp_path / "made" / "de.jsonl", tmp_path / "de.jsonl"
+
+    def translated(question: str, *more: dict[str, Any], first: dict[str, Any] = german) -> Standing:
+        items(made, [first, *more])
+        source = items(tmp_path / "en.jsonl", [{**PAIR, "question": question}, {**PAIR, "id": "b"}])
+        translate_items(source, out, "en", "de", FileBackend(made))
+        return standing(source, out)
+
+    other = {**german, "id": "b"}
+    assert translated("How are you?", other).stale == ()
+    assert translated("How is she?", other).stale == ("a",)
+    assert translated("How is she?", {**other, "question": "Wie denn?"}).stale == ("a",)
+    assert translated("How is she?", other, first={**german, "question": "Wie geht es ihr?"}).stale == ()
+    stamped = {**german, "source_hash": "of another source"}
+    out.unlink()
+    assert translated("How is she?", other, first=stamped).stale == ("a",)
 
 
 def test_a_file_that_changed_is_another_translator(tmp_path: Path) -> None:
@@ -487,6 +523,8 @@ def test_status_lists_what_is_stale(folder: Path, capsys: pytest.CaptureFixture[
     assert "de: 2 of 3 rows current, 0 missing, 1 stale, 0 unknown" in capsys.readouterr().out
     assert main([*status, "--json"]) == 4
     assert json.loads(capsys.readouterr().out)["fr"]["stale"] == ["r2"]
+    items(folder / "notes.jsonl", many(3))  # of no language
+    assert main(status) == 4
 
 
 @pytest.mark.parametrize(
@@ -494,6 +532,7 @@ def test_status_lists_what_is_stale(folder: Path, capsys: pytest.CaptureFixture[
     [
         (["--items", "x.jsonl"], "translate wants --target"),
         (["--items", "en.jsonl", "--target", "de,en", "--backend", "argos", "--out", "o"], "other than the source en"),
+        (["--items", "en.jsonl", "--target", "../de", "--backend", "argos", "--out", "o"], "no language tag"),
         (["--items", "none.jsonl", "--target", "de", "--backend", "argos", "--out", "o"], "cannot read"),
     ],
 )

@@ -449,10 +449,19 @@ def test_the_command_reports_and_is_strict(folder: Path, capsys: pytest.CaptureF
     assert main([*argv, "--strict", "--report", str(folder / "report.md")]) == 3
     report = (folder / "report.md").read_text()
     assert "| de | 3 | 2 | 0 | 1 | 0 |" in report
-    assert "**fail** `r1`: " in report
+    assert "**fail** r1: " in report
     capsys.readouterr()
     assert main(argv[:-1]) == 0
     assert "fail r1: " in capsys.readouterr().out
+
+
+def test_an_id_is_no_markup_in_a_report(folder: Path) -> None:
+    for path in (folder / "en.jsonl", folder / "de.jsonl"):
+        _items([{**row, "id": f"{row['id']}`\n# <b>"} for row in read_items(path).rows], path)
+    assert main(["translate", "check", str(folder / "de.jsonl"), "--report", str(folder / "report.md")]) == 0
+    report = (folder / "report.md").read_text()
+    assert "# <b>" not in report
+    assert r"**fail** r1\` \# \<b\>: " in report
 
 
 def test_stamps_are_written_and_stay_the_same(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

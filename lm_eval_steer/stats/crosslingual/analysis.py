@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -21,6 +22,7 @@ from lm_eval_steer.stats.curve import Curve, Estimate
 from lm_eval_steer.sweep.ledger import Ledger
 
 NO_ITEMS = "no item is in all languages"
+_LANGUAGE = ("family", "language", "scaffold")  # older records do not say these
 
 
 def cross_lingual(
@@ -67,10 +69,33 @@ def analyse(
         groups[track.member.family, track.member.scaffold, model_key(track)].append(track)
     whole = {key: own for key, own in sorted(groups.items()) if len({t.member.language for t in own}) > 1}
     families = []
-    for (name, _, _), own in whole.items():
+    kept = [one_setting(own) for own in whole.values()]
+    for (name, _, _), (own, set_apart) in zip(whole, kept, strict=True):
         common = common_items(own, draws, seed)
-        families.append(_family(own, common, find(alignments, own[0].curve.model, name), margin))
-    return CrossLingual(tuple(families), scaling_rows(list(zip(families, whole.values(), strict=True)), draws, seed))
+        made = _family(own, common, find(alignments, own[0].curve.model, name), margin)
+        families.append(dataclasses.replace(made, set_apart=set_apart))
+    sized = [(made, own) for made, (own, _) in zip(families, kept, strict=True)]
+    return CrossLingual(tuple(families), scaling_rows(sized, draws, seed))
+
+
+def one_setting(tracks: Sequence[Track]) -> tuple[list[Track], tuple[str, ...]]:
+    """Return the tracks of one setting of each task and system prompt, and the tasks that have others.
+
+    Runs of a task that differ in its items, examples or prompts are no one run: the one of most items counts, then
+    that of most curves.
+    """
+    settings: dict[tuple[str, str], dict[str, list[Track]]] = defaultdict(lambda: defaultdict(list))
+    for track in tracks:
+        identity = {name: said for name, said in track.curve.task_identity.items() if name not in _LANGUAGE}
+        prompt = canonical_json(track.curve.labels.get("system_prompt"))
+        settings[track.curve.task, prompt][canonical_json(identity)].append(track)
+    chosen = {
+        key: max(sorted(runs), key=lambda name: (len(runs[name][0].items.names), len(runs[name])))
+        for key, runs in settings.items()
+    }
+    kept = {id(track) for key, name in chosen.items() for track in settings[key][name]}
+    others = {task for (task, _), runs in settings.items() if len(runs) > 1}
+    return [track for track in tracks if id(track) in kept], tuple(sorted(others))
 
 
 def model_key(track: Track) -> str:

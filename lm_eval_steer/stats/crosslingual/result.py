@@ -102,7 +102,7 @@ class TransferCell:
     Attributes:
         ratio: ``T[x,y] = S[x,y] / S[y,y]``; its ``why`` says what n/a means.
         at_equal_dose: the same per unit of relative dose; None where a dose is unknown.
-        band: 2.5 % and 97.5 % of ``S_k / S[y,y]`` over random directions of x's norm.
+        band: 2.5 % and 97.5 % of ``S_k / S[y,y]`` over random directions of x's norm; None of under 19.
         nulls: how many these are.
         beyond_null: whether the ratio lies outside the band; None without one.
         own: whether x is y.
@@ -189,6 +189,7 @@ class Family:
         unsteered: agreement of what slopes are of, without steering.
         places: where vectors were added.
         note: why there is nothing more; "" otherwise.
+        set_apart: tasks of which there are runs of another setting (items, examples, prompts) that are in no number.
     """
 
     family: str
@@ -201,6 +202,7 @@ class Family:
     unsteered: Agreement | None
     places: tuple[Place, ...]
     note: str = ""
+    set_apart: tuple[str, ...] = ()
 
     @property
     def reference(self) -> str:

@@ -13,6 +13,7 @@ from lm_eval_steer.stats.curve import Estimate
 
 MIN_SIZES = 3
 TOO_FEW_MODELS = "not enough models"
+NO_COMMON = "no item is in all models"
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ def scaling(parameters: Sequence[int], slopes: Floats, clusters: Clusters) -> Sc
     means = tuple(float(np.mean(slopes[:, at])) for at in order) if len(slopes) else ()
     if len(set(sizes)) < MIN_SIZES:
         return Scaling(without_value(clusters, TOO_FEW_MODELS), sizes, means)
+    if not len(slopes):
+        return Scaling(without_value(clusters, NO_COMMON), sizes, means)
     logs = np.log(np.asarray(parameters, dtype=np.float64))
     weights = (logs - logs.mean()) / np.sum((logs - logs.mean()) ** 2)
     return Scaling(clusters.means((slopes @ weights)[:, None])[0], sizes, means)

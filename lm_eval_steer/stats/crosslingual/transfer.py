@@ -106,7 +106,7 @@ def _cell(
     size = float(np.mean(below))
     drawn = [null / size for null in row.nulls.get(language, ())]
     band = None
-    if len(drawn) > 1:
+    if len(drawn) >= needed_nulls():
         low, high = np.quantile(drawn, [0.025, 0.975])
         band = (float(low), float(high))
     doses = row.doses.get(language), own.doses.get(language)
