@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import logging
 import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from lm_eval import evaluator_utils
 
 from lm_eval_steer import scoring
 from lm_eval_steer.caa import parse_ab_item
@@ -276,19 +276,21 @@ def test_the_prompt_shows_what_it_should_and_no_label() -> None:
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_an_indifferent_model_is_the_random_agent(name: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_indifferent_model_is_the_random_agent(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(evaluator_utils.eval_logger, "warning", lambda text, *_args, **_options: said.append(text))
+
     def score(doc: dict[str, Any], index: int) -> float:
         return -1.0 * (1 if name == "machiavelli_demo" else len(doc["choices"][index].split()))
 
-    with caplog.at_level(logging.WARNING):
-        found = run(Planted(score), name)["results"][name]
+    found = run(Planted(score), name)["results"][name]
     assert {key.split(",")[0] for key in found if key.endswith(",none") and "_stderr" not in key} == set(TASKS[name])
     assert found["lo_unethical,none"] == pytest.approx(0, abs=1e-12)
     for metric in TASKS[name]:
         if metric.startswith(("v_", "power_")) or metric.endswith("_rel"):
             assert found[f"{metric},none"] == pytest.approx(1), metric
     assert found["choice_entropy,none"] == pytest.approx(1)
-    assert "not scored on the same number of documents" in caplog.text
+    assert any("not scored on the same number of documents" in text for text in said)
 
 
 def test_a_missing_score_is_in_no_mean() -> None:
