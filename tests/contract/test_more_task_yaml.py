@@ -65,7 +65,7 @@ def test_task_loads_and_scores_what_it_lists(path: Path, manager: TaskManager) -
     scores = config["process_results"]({**doc, "answer_tokens": [7]}, answers(config, doc))
     assert set(scores) == {entry["metric"] for entry in config["metric_list"]} == set(task.aggregation())
     assert set(task.higher_is_better()) == set(scores)
-    assert task.VERSION == (1.1 if name(path) == "damage" else 1.0)
+    assert (1.1 if name(path) == "damage" else 1.0) == task.VERSION
     ids = [(each["item_id"], each["order"]) for each in task.eval_docs]
     assert len(set(ids)) == len(ids)
     assert all(each["n_orders"] == 1 and len(each["data_sha256"]) == 64 for each in task.eval_docs)
