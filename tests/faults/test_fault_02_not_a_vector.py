@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import struct
-import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -172,9 +171,7 @@ def test_giant_safetensors_header(tmp_path):
 def test_giant_gguf_counts_end_at_once(tmp_path, body):
     path = tmp_path / "v.gguf"
     path.write_bytes(b"GGUF" + body)
-    start = time.monotonic()
     assert "not a vector file" in refused(path)
-    assert time.monotonic() - start < 5
 
 
 def test_compressed_archive(tmp_path):

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -18,8 +15,7 @@ from lm_eval_steer.gate.report import Finding, Report
 from lm_eval_steer.gate.text import to_markdown, to_text
 from lm_eval_steer.stats.curve import Estimate
 from tests.gate_tools import sweep
-
-ROOT = Path(__file__).parents[2]
+from tests.weight import HEAVY, weigh
 
 
 @pytest.fixture
@@ -235,28 +231,16 @@ def test_hostile_names_are_harmless(name: str) -> None:
 
 # ------------------------------------------------------------------------------------------------ weight
 
-CHILD = """
-import sys, time
-began = time.process_time()
-from lm_eval_steer.cli.main import main
-code = main(["gate", sys.argv[1], "--baseline", sys.argv[2], "--json"])
-heavy = {"torch", "lm_eval", "transformers", "scipy"} & set(sys.modules)
-print(code, time.process_time() - began, *heavy, file=sys.stderr)
-"""
 
-
-def test_a_ledger_of_200_cells_in_a_second_without_torch(tmp_path: Path) -> None:
-    """Processor time, because a busy machine's clock says nothing about the gate; twice the second for slow ones."""
+@pytest.mark.slow
+def test_of_200_cells_with_stored_statistics_only_the_gated_ones_are_read_and_nothing_heavy_is_loaded(tmp_path: Path) -> None:
     for layer in range(66):
         sweep(tmp_path / "base", layer=layer, doses=(-1.0, 0.0, 0.5, 1.0), n=20)
     assert gate(tmp_path, "base", "--where", "layer=20, control=none", "--update-baseline") == 0
-    child = [sys.executable, "-c", CHILD, str(tmp_path / "base"), str(tmp_path / "b.json")]
     # The first run computes the statistics that the floor on mass needs; they are stored beside the ledger.
-    subprocess.run(child, cwd=ROOT, capture_output=True, check=True, timeout=120)
-    began = time.perf_counter()
-    done = subprocess.run(child, cwd=ROOT, capture_output=True, text=True, check=True, timeout=120)
-    code, seconds, *heavy = done.stderr.split()
-    print(f"{seconds} s of processor, {time.perf_counter() - began:.2f} s by the clock")
-    assert (code, heavy) == ("0", [])
-    assert float(seconds) < 2.0
+    asked = ["gate", str(tmp_path / "base"), "--baseline", str(tmp_path / "b.json"), "--json"]
+    first, again = weigh(asked), weigh(asked)
+    assert again.samples_opened == 4  # per item: those of the gated curve and the unsteered ones
+    assert not again.modules & HEAVY
+    assert (first.code, again.code, again.stdout) == (0, 0, first.stdout)
     assert len(list((tmp_path / "base" / "cells").iterdir())) == 199
