@@ -7,6 +7,7 @@ tokens; its norms and biases are random too, so that no identity holds by chance
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 from collections.abc import Callable
@@ -116,6 +117,15 @@ def build(name: str, **overrides: Any) -> PreTrainedModel:
         name: a transformers model type, one of ``FAMILIES``.
         overrides: configuration entries that differ from the tiny ones.
     """
+    return _made(name, overrides) if overrides else copy.deepcopy(_template(name))  # a copy takes a quarter of the time
+
+
+@functools.cache
+def _template(name: str) -> PreTrainedModel:
+    return _made(name, {})
+
+
+def _made(name: str, overrides: dict[str, Any]) -> PreTrainedModel:
     kind = CONFIG_MAPPING[name]
     fields = {field.name for field in dataclasses.fields(kind)}
     values = {key: value for key, value in _GENERIC.items() if key in fields}

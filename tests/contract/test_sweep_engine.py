@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from lm_eval_steer.plan import SteeringPlan
 from lm_eval_steer.sweep.engine import SweepLM
 from tests.conftest import random_vector
 from tests.steered import generate, loglikelihood, make_plan, plain_lm, rolling
-from tests.tiny_models import DEFAULT_NAMES, WIDTH, build, tiny_tokenizer
+from tests.tiny_models import DEFAULT_NAMES, WIDTH, build, shared, tiny_tokenizer
 
 PAIRS = [
     ("the context of it", " an answer"),
@@ -34,15 +35,19 @@ def sweep(plans: Sequence[SteeringPlan], *, family: str = "llama", **options: An
     return SweepLM(build(family), tokenizer=tiny_tokenizer(), plans=[SteeringPlan(), *plans], max_length=48, **options)
 
 
-def plain(plan: SteeringPlan, family: str) -> SteeredHF:
-    return SteeredHF(build(family), tokenizer=tiny_tokenizer(), plan=plan, batch_size=3, max_length=48)
+@contextmanager
+def plain(plan: SteeringPlan, family: str) -> Iterator[SteeredHF]:
+    lm = SteeredHF(shared(family), tokenizer=tiny_tokenizer(), plan=plan, batch_size=3, max_length=48)
+    yield lm
+    lm.steering.remove()
 
 
 def assert_equal_cells(lm: SweepLM, family: str, pairs: Sequence[tuple[str, str]] = PAIRS) -> None:
     for cell in range(len(lm.plans)):
         lm.cell = cell
         ours = loglikelihood(lm, pairs)
-        expected = loglikelihood(plain(lm.plans[lm.cell], family), pairs)
+        with plain(lm.plans[lm.cell], family) as alone:
+            expected = loglikelihood(alone, pairs)
         assert [value for value, _ in ours] == pytest.approx([value for value, _ in expected], abs=1e-4)
         assert [best for _, best in ours] == [best for _, best in expected]
 
@@ -126,7 +131,8 @@ def test_rolling_requests() -> None:
     lm = sweep(grid("all"))
     for cell in range(len(lm.plans)):
         lm.cell = cell
-        expected = rolling(plain(lm.plans[lm.cell], "llama"), texts)
+        with plain(lm.plans[lm.cell], "llama") as alone:
+            expected = rolling(alone, texts)
         assert rolling(lm, texts) == pytest.approx(expected, abs=1e-3)
 
 
@@ -135,7 +141,8 @@ def test_generation_takes_the_plain_path_and_gives_the_same_text() -> None:
     prompts = ["the context", "a", "longer prompt than that"]
     for cell in range(len(lm.plans)):
         lm.cell = cell
-        assert generate(lm, prompts) == generate(plain(lm.plans[lm.cell], "llama"), prompts)
+        with plain(lm.plans[lm.cell], "llama") as alone:
+            assert generate(lm, prompts) == generate(alone, prompts)
 
 
 def test_the_unsteered_cell_is_hf() -> None:

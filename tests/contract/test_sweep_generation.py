@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,7 +16,7 @@ from lm_eval_steer.plan import SteeringPlan
 from lm_eval_steer.sweep.engine import SweepLM
 from tests.conftest import random_vector
 from tests.steered import generate, make_plan, plain_lm
-from tests.tiny_models import DEFAULT_NAMES, WIDTH, build, tiny_tokenizer
+from tests.tiny_models import DEFAULT_NAMES, WIDTH, build, shared, tiny_tokenizer
 
 PROMPTS = ["the context of it", "a", "longer prompt than the others", "q q q"]
 VECTOR = random_vector(WIDTH, 4)
@@ -24,8 +25,7 @@ VECTOR = random_vector(WIDTH, 4)
 def plans(scope: str, **options: object) -> list[SteeringPlan]:
     return [
         make_plan(VECTOR, layer, scope=scope, multiplier=multiplier, **options)
-        for layer in (0, 2, 3)
-        for multiplier in (-3.0, 0.0, 1.0, 4.0)
+        for layer, multiplier in [(0, 0.0), *itertools.product((0, 2, 3), (-3.0, 1.0, 4.0))]
     ]
 
 
@@ -36,8 +36,9 @@ def sweep(cells: Sequence[SteeringPlan], family: str = "llama", size: int = 3) -
 def assert_equal_texts(lm: SweepLM, family: str, prompts: Sequence[str] = PROMPTS, size: int = 3) -> None:
     for cell, plan in enumerate(lm.plans):
         lm.cell = cell
-        expected = SteeredHF(build(family), tokenizer=tiny_tokenizer(), plan=plan, batch_size=size)
+        expected = SteeredHF(shared(family), tokenizer=tiny_tokenizer(), plan=plan, batch_size=size)
         assert generate(lm, prompts) == generate(expected, prompts), plan
+        expected.steering.remove()
 
 
 @pytest.mark.parametrize("scope", ["after_prompt", "all"])

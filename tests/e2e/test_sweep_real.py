@@ -28,11 +28,11 @@ def loaded(real_model_dir: Any) -> tuple[Any, Any]:
 
 
 def requests(tokenizer: Any) -> list[Any]:
-    """A letter item under the chat template, and one of two full-text answers."""
-    chat = [{"role": "user", "content": "Half full?\n (A) yes\n (B) no"}]
+    """A letter item under the chat template, and one of two full-text answers; short, as 422 forwards read them."""
+    chat = [{"role": "system", "content": "Hi"}, {"role": "user", "content": "Full? (A) yes (B) no"}]
     letter = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True) + "("
     text = "How was the walk?"
-    pairs = [(letter, "A"), (letter, "B"), (text, " A joy from end to end."), (text, " Cold, wet and long.")]
+    pairs = [(letter, "A"), (text, " A joy from end to end."), (text, " Cold and wet.")]
     return [((c, a), tokenizer.encode(c), tokenizer.encode(c + a)[len(tokenizer.encode(c)) :]) for c, a in pairs]
 
 

@@ -233,7 +233,9 @@ def test_hostile_names_are_harmless(name: str) -> None:
 
 
 @pytest.mark.slow
-def test_of_200_cells_with_stored_statistics_only_the_gated_ones_are_read_and_nothing_heavy_is_loaded(tmp_path: Path) -> None:
+def test_of_200_cells_only_the_gated_ones_are_read_and_nothing_heavy_is_loaded(
+    tmp_path: Path,
+) -> None:
     for layer in range(66):
         sweep(tmp_path / "base", layer=layer, doses=(-1.0, 0.0, 0.5, 1.0), n=20)
     assert gate(tmp_path, "base", "--where", "layer=20, control=none", "--update-baseline") == 0
