@@ -98,7 +98,7 @@ def build_requests(
     system_prompt: str | None = None,
     samples: Samples | None = None,
 ) -> dict[str, list[dict[str, Any]]]:
-    """Build the requests of loaded tasks as ``evaluate`` does, run none, and return the hashes that its samples have.
+    """Build the requests of loaded tasks as ``evaluate`` does, run none, and return what its samples say of them.
 
     Args:
         lm: the model; its chat template and its tokenizer's name count.
@@ -110,7 +110,8 @@ def build_requests(
         samples: as for :func:`evaluate_plan`.
 
     Returns:
-        For each task one object an item: doc_id, and hashes of the document, the prompt and the target.
+        For each task one object an item: doc_id, the requests' arguments, and hashes of the document, the prompt and
+        the target.
     """
     found = {}
     for name, task in tasks["tasks"].items():
@@ -129,9 +130,11 @@ def build_requests(
                 chat_template=lm.apply_chat_template if chat else None,
                 tokenizer_name=lm.tokenizer_name if chat else "",
             )
-        first = {instance.doc_id: instance for instance in sorted(task.instances, key=lambda each: -each.idx)}
+        items: dict[int, list[Any]] = {}
+        for instance in sorted(task.instances, key=lambda each: each.idx):
+            items.setdefault(instance.doc_id, []).append(instance)
         ids = None if samples is None else samples[name]
-        found[name] = [_hashes(task, first[n], n if ids is None else ids[n]) for n in sorted(first)]
+        found[name] = [_hashes(task, items[n], n if ids is None else ids[n]) for n in sorted(items)]
     return found
 
 
@@ -236,13 +239,15 @@ def steered(model: Any, tokenizer: Any, plan: SteeringPlan, *, batch_size: int =
         lm.steering.remove()
 
 
-def _hashes(task: Any, instance: Any, doc_id: int) -> dict[str, Any]:
-    doc = json.dumps(instance.doc, indent=2, default=handle_non_serializable, ensure_ascii=False)
+def _hashes(task: Any, instances: Sequence[Any], doc_id: int) -> dict[str, Any]:
+    first = instances[0]
+    doc = json.dumps(first.doc, indent=2, default=handle_non_serializable, ensure_ascii=False)
     return {
         "doc_id": doc_id,
+        "arguments": [instance.args for instance in instances],
         "doc_hash": hash_string(doc),
-        "prompt_hash": hash_string(instance.arguments[0]),
-        "target_hash": hash_string(str(task.doc_to_target(instance.doc))),
+        "prompt_hash": hash_string(first.arguments[0]),
+        "target_hash": hash_string(str(task.doc_to_target(first.doc))),
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lm_eval_steer.files import canonical_json, sha256_bytes
-from lm_eval_steer.layout import ModelLayout, input_embeddings, text_config
+from lm_eval_steer.layout import ModelLayout, text_config
 from lm_eval_steer.vector import Fingerprint
 
 _CONFIG_FACTS = (
@@ -26,7 +27,16 @@ _CONFIG_FACTS = (
     "rms_norm_eps",
     "layer_norm_eps",
     "tie_word_embeddings",
+    "sliding_window",
+    "num_experts_per_tok",
+    "attn_logit_softcapping",
+    "final_logit_softcapping",
+    "embedding_multiplier",
+    "residual_multiplier",
+    "attention_multiplier",
+    "logits_scaling",
 )
+_NOT_GENERATION = ("transformers_version", "_from_model_config")
 _PROBES = ("The quick brown fox", "\n\n1 22 333", " café 北京 🙂", "def f(x):\n\treturn x", "<|im_start|>user\n")
 _ROWS, _COLUMNS = 4, 128
 
@@ -34,9 +44,10 @@ _ROWS, _COLUMNS = 4, 128
 def fingerprint(model: nn.Module, layout: ModelLayout, tokenizer: Any | None = None) -> Fingerprint:
     """Return the fingerprint of a model and its tokenizer.
 
-    The weights' part hashes fixed rows of the input embedding and of every matrix of every block, adapters included,
-    cast to bfloat16: float32 and bfloat16 copies agree; an adapter, a fine-tune or an edit of any matrix differs (and
-    so, by its rounding, does a float16 copy).
+    The weights' part hashes fixed entries of every parameter: of the blocks, adapters included, of what stands beside
+    them (embeddings, norms), and of the output head. They are cast to bfloat16, so float32 and bfloat16 copies agree;
+    an adapter, a fine-tune or an edit of any parameter as a whole differs (and so, by its rounding, does a float16
+    copy). An edit that spares the entries read is not seen.
 
     Args:
         model: a causal LM; offloaded weights are read where accelerate keeps them.
@@ -44,11 +55,11 @@ def fingerprint(model: nn.Module, layout: ModelLayout, tokenizer: Any | None = N
         tokenizer: its tokenizer; None leaves that part unknown.
     """
     config = text_config(model)
-    facts = {name: _fact(config, name) for name in _CONFIG_FACTS}
+    facts = {**{name: _fact(config, name) for name in _CONFIG_FACTS}, "rope": _rope(config)}
     digest = hashlib.sha256()
     for name, tensor in _chosen(model, layout):
         digest.update(f"{name}:{tuple(tensor.shape)}".encode())
-        digest.update(_row_bytes(tensor))
+        digest.update(_entries(tensor))
     return Fingerprint(
         config=sha256_bytes(canonical_json({k: _plain(v) for k, v in facts.items()}).encode())[:16],
         weights=digest.hexdigest()[:16],
@@ -63,12 +74,30 @@ def tokenizer_hash(tokenizer: Any) -> str:
     return sha256_bytes(canonical_json([vocabulary, ids]).encode())[:16]
 
 
+def generation_facts(model: Any) -> dict[str, str]:
+    """Return what a model's generation config says that its defaults do not: a text depends on it, a score does not."""
+    config = getattr(model, "generation_config", None)
+    said = {} if config is None else config.to_diff_dict()
+    return {name: str(value) for name, value in sorted(said.items()) if name not in _NOT_GENERATION}
+
+
 def _chosen(model: nn.Module, layout: ModelLayout) -> Iterator[tuple[str, Tensor]]:
-    embeddings = input_embeddings(model)
-    if embeddings is not None:
-        yield from list(_matrices("embedding", embeddings))[:1]
+    trunk = model.get_submodule(layout.path.rpartition(".")[0])
+    inner = {parameter for block in layout.blocks for parameter in block.parameters()}
+    yield from _parameters("trunk", trunk, inner)
+    head = getattr(model, "get_output_embeddings", lambda: None)()
+    if head is not None:
+        yield from _parameters("head", head, {*inner, *trunk.parameters()})
     for index, block in enumerate(layout.blocks):
-        yield from _matrices(f"block{index}", block)
+        yield from _parameters(f"block{index}", block, set())
+
+
+def _rope(config: Any) -> str:
+    """Return the rotary settings as JSON, wherever this version of transformers keeps them."""
+    said = _fact(config, "rope_parameters") or _fact(config, "rope_scaling") or {}
+    theta = _fact(config, "rope_theta")
+    whole = {"rope_type": "default", **({} if theta is None else {"rope_theta": theta}), **said}
+    return json.dumps(whole, sort_keys=True, default=str)
 
 
 def _fact(config: Any, name: str) -> Any:
@@ -78,10 +107,10 @@ def _fact(config: Any, name: str) -> Any:
         return [getattr(config.per_layer_config[i], name, None) for i in range(config.num_hidden_layers)]
 
 
-def _matrices(prefix: str, root: nn.Module) -> Iterator[tuple[str, Tensor]]:
+def _parameters(prefix: str, root: nn.Module, left_out: set[nn.Parameter]) -> Iterator[tuple[str, Tensor]]:
     for path, module in root.named_modules():
         for name, parameter in module.named_parameters(recurse=False):
-            if parameter.ndim >= 2:
+            if parameter not in left_out:
                 label = f"{prefix}.{path}.{name}".replace(".base_layer", "")
                 yield label, _loaded(module, name, parameter)
 
@@ -96,15 +125,26 @@ def _loaded(module: nn.Module, name: str, parameter: Tensor) -> Tensor:
         if weights is not None:
             value = weights[name]
             return value.detach() if isinstance(value, Tensor) else torch.as_tensor(value)
-    return torch.zeros((*parameter.shape[:1], 1))
+    return torch.zeros((*parameter.shape[:1], 1)) if parameter.ndim else torch.zeros(())
 
 
-def _row_bytes(tensor: Tensor) -> bytes:
-    rows = torch.linspace(0, tensor.shape[0] - 1, _ROWS, dtype=torch.float64).long()
-    part = tensor[rows.to(tensor.device)].reshape(_ROWS, -1)[:, :_COLUMNS].to("cpu")
+def _entries(tensor: Tensor) -> bytes:
+    """Return a few entries of a tensor as bytes: the starts of four rows, or as many numbers of a vector."""
+    if not tensor.numel():
+        return b""
+    if tensor.ndim < 2:
+        tensor = tensor.reshape(-1)
+        part = tensor[_spread(tensor, _ROWS * _COLUMNS)]
+    else:
+        part = tensor[_spread(tensor, _ROWS)].reshape(_ROWS, -1)[:, :_COLUMNS]
+    part = part.to("cpu")
     if part.is_floating_point():
         part = part.to(torch.bfloat16)
     return part.contiguous().view(torch.uint8).numpy().tobytes()
+
+
+def _spread(tensor: Tensor, count: int) -> Tensor:
+    return torch.linspace(0, tensor.shape[0] - 1, count, dtype=torch.float64).long().to(tensor.device)
 
 
 def _plain(value: Any) -> Any:

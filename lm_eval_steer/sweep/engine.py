@@ -14,6 +14,7 @@ from lm_eval.models.utils_hf import stop_sequences_criteria
 from lm_eval_steer.check import check_plan
 from lm_eval_steer.errors import ForeignVectorError, NonFiniteError, UntouchedError
 from lm_eval_steer.files import content_id
+from lm_eval_steer.fingerprint import generation_facts
 from lm_eval_steer.layout import text_config
 from lm_eval_steer.measured import LogProb, is_measured
 from lm_eval_steer.model import SteeredHF
@@ -215,6 +216,7 @@ class SweepLM(SteeredHF):
         cells = self.scorer.shared if own else [self.cell]
         options = {name: str(value) for name, value in sorted(kwargs.items())}
         asked = [prompts.ids.tolist(), prompts.mask.tolist(), max_length, list(stop), options]
+        asked.append(generation_facts(self.model))
         block_id = self._block_id(["generate", [self.plans[cell].id for cell in cells], asked])
         if block_id not in self._texts:
             decoder = Decoder(

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from lm_eval_steer import __version__
 from lm_eval_steer.errors import ConfigError, DataError, NonFiniteError
 from lm_eval_steer.evaluation import Samples, build_requests, evaluate_plan, result_files, write_result_files
+from lm_eval_steer.fingerprint import generation_facts
 from lm_eval_steer.sweep.cell import Cell
 from lm_eval_steer.sweep.dose import dose_counts
 from lm_eval_steer.sweep.engine import Progress, SweepLM
@@ -139,7 +140,11 @@ class Judge:
 
     def cell_id(self, cell: Cell) -> str:
         """Return the content id of a cell."""
-        more = {} if cell.system_prompt is None else {"system_prompt": dict(self._tasks.texts[cell.system_prompt])}
+        more: dict[str, Any] = {}
+        if cell.system_prompt is not None:
+            more["system_prompt"] = dict(self._tasks.texts[cell.system_prompt])
+        if any(task.OUTPUT_TYPE == "generate_until" for task in self._tasks.loaded["tasks"].values()):
+            more["generation"] = generation_facts(self._model)
         return cell_id(
             cell.plan.id,
             model={"fingerprint": self._facts["fingerprint"], "dtype": self._facts["dtype"]},

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from lm_eval_steer.files import content_id
+from lm_eval_steer.files import content_id, sha256_bytes
 
 
 def reuse_requests(task: Any, system_prompts: Mapping[str, str] | None = None) -> None:
@@ -65,15 +65,18 @@ def _remembered_config(dump: Any) -> Any:
 
 
 def task_identity(task: Any, samples: list[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return what decides a task's numbers: version, few-shot count, items, and hashes of its data and prompts.
+    """Return what decides a task's numbers: version, few-shot count, items, and hashes of its data and requests.
+
+    ``prompt_hash`` is over prompts, targets, and all that is asked: every option of an item, and how texts are
+    generated. What a task makes of the answers is in none of them; its version stands for that.
 
     Args:
         task: the lm-eval task.
-        samples: its samples of any cell; documents and prompts are equal in all cells of a system prompt.
+        samples: its samples of any cell; documents and requests are equal in all cells of a system prompt.
     """
     version = (task.get_config("metadata") or {}).get("version")
     docs = sorted({(sample["doc_id"], str(sample["doc_hash"])) for sample in samples})
-    prompts = sorted({(sample["doc_id"], str(sample["prompt_hash"]), str(sample["target_hash"])) for sample in samples})
+    prompts = sorted({(sample["doc_id"], *_asked(sample)) for sample in samples})
     return {
         "version": version if isinstance(version, int | float | str) else None,
         "num_fewshot": task.get_config("num_fewshot") or 0,
@@ -81,6 +84,11 @@ def task_identity(task: Any, samples: list[Mapping[str, Any]]) -> dict[str, Any]
         "data_hash": content_id(docs),
         "prompt_hash": content_id(prompts),
     }
+
+
+def _asked(sample: Mapping[str, Any]) -> tuple[str, str, str]:
+    arguments = sha256_bytes(str(sample["arguments"]).encode("utf-8", "surrogatepass"))
+    return str(sample["prompt_hash"]), str(sample["target_hash"]), arguments
 
 
 def _fresh(instance: Any) -> Any:

@@ -226,6 +226,30 @@ def test_the_fingerprint_is_of_the_model_and_not_of_its_dtype():
     assert "config" in fingerprint(wider, probe_layout(wider)).differs_from(same)
 
 
+EDITS = {
+    "a norm": lambda model: model.model.layers[1].input_layernorm.weight.mul_(1.5),
+    "the final norm": lambda model: model.model.norm.weight.add_(0.5),
+    "a bias": lambda model: model.model.layers[3].self_attn.o_proj.bias.add_(0.5),
+    "the embedding": lambda model: model.model.embed_tokens.weight.mul_(1.5),
+    "the head": lambda model: model.lm_head.weight.mul_(1.5),
+}
+
+
+@pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS.keys())
+def test_an_edit_of_anything_that_is_computed_with_is_another_model(edit):
+    model = build("llama", attention_bias=True, tie_word_embeddings=False)
+    before = fingerprint(model, probe_layout(model))
+    with torch.no_grad():
+        edit(model)
+    assert fingerprint(model, probe_layout(model)).differs_from(before) == ["weights"]
+
+
+def test_other_rotary_settings_are_another_model():
+    one, other = build("llama"), build("llama", rope_parameters={"rope_type": "default", "rope_theta": 5000.0})
+    prints = [fingerprint(model, probe_layout(model)) for model in (one, other)]
+    assert prints[0].differs_from(prints[1]) == ["config"]
+
+
 @pytest.mark.skipif("gemma4_text" not in FAMILIES, reason="the installed transformers has no Gemma 4 yet")
 def test_a_configuration_whose_layers_differ_has_a_fingerprint():
     one, other = build("gemma4_text"), build("gemma4_text", global_head_dim=32)

@@ -257,6 +257,13 @@ def test_what_changes_numbers_changes_block_ids(texts: bool, monkeypatch: pytest
         versions.numeric_versions.cache_clear()
 
 
+def test_a_models_own_way_of_generating_changes_the_ids_of_its_texts_only() -> None:
+    penalised = build("llama")
+    penalised.generation_config.repetition_penalty = 1.7
+    assert not block_ids(PLANS, texts=True) & block_ids(PLANS, texts=True, model=penalised)
+    assert block_ids(PLANS) == block_ids(PLANS, model=penalised)
+
+
 def test_texts_of_placements_at_one_place_act_in_their_order() -> None:
     plans = [
         SteeringPlan(

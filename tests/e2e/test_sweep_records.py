@@ -82,6 +82,18 @@ def test_few_shot_prompts_are_equal_in_all_cells(place: Path) -> None:
         assert len({tuple(row["prompt_hash"] for row in cell) for cell in rows}) == 1
 
 
+def test_other_options_under_the_same_version_are_other_cells(place: Path) -> None:
+    wanted = spec(place, tasks=["toy_text"], layers="1", multipliers="2")
+    before = sweep(place, wanted)
+    file = place / "tasks" / "toy_text.yaml"
+    changed = file.read_text().replace("yes", "surely")
+    assert changed != file.read_text()
+    file.write_text(changed)
+    after = sweep(place, wanted)
+    assert not {record.cell_id for record in before.records} & {record.cell_id for record in after.records}
+    assert after.computed_blocks > 0
+
+
 def test_longer_prompts_than_the_model_takes_are_in_the_test_above(place: Path) -> None:
     words = tokenizer()
     tasks = load_tasks(["toy_text"], words)
