@@ -21,12 +21,12 @@ from lm_eval.loggers import EvaluationTracker
 from lm_eval.loggers.utils import add_tokenizer_info, get_git_commit_hash
 from lm_eval.tasks import TaskManager
 from lm_eval.tasks._yaml_loader import load_yaml
-from lm_eval.utils import handle_non_serializable, hash_string
 
 from lm_eval_steer.errors import ConfigError, WriteError
 from lm_eval_steer.model import SteeredHF
 from lm_eval_steer.paths import tasks_dir
 from lm_eval_steer.plan import SteeringPlan
+from lm_eval_steer.sample_log import SampleLog, item_hashes
 
 Samples = Mapping[str, list[int]]
 
@@ -134,7 +134,7 @@ def build_requests(
         for instance in sorted(task.instances, key=lambda each: each.idx):
             items.setdefault(instance.doc_id, []).append(instance)
         ids = None if samples is None else samples[name]
-        found[name] = [_hashes(task, items[n], n if ids is None else ids[n]) for n in sorted(items)]
+        found[name] = [item_hashes(task, items[n], n if ids is None else ids[n]) for n in sorted(items)]
     return found
 
 
@@ -162,6 +162,7 @@ def evaluate_plan(
     Raises:
         UntouchedError: a placement steered no token.
     """
+    logs = _logs(tasks)
     for task in tasks["tasks"].values():
         task.set_fewshot_seed(seed=seed)
     with _quiet():
@@ -171,12 +172,26 @@ def evaluate_plan(
             limit=limit,
             samples=None if samples is None else dict(samples),
             bootstrap_iters=0,
-            log_samples=True,
+            log_samples=not logs,
             system_instruction=system_prompt,
             apply_chat_template=chat,
         )
+    for name, log in logs.items():
+        results.setdefault("samples", {})[name] = log.samples(None if samples is None else samples[name])
     lm.steering.check_touched()
     return results
+
+
+def _logs(tasks: Any) -> dict[str, SampleLog]:
+    """Return the emptied logs of the tasks by name; none where one of the tasks has none."""
+    logs: dict[str, SampleLog] = {}
+    for name, task in tasks["tasks"].items():
+        log = getattr(task, "sample_log", None)
+        if not isinstance(log, SampleLog) or not log.complete:
+            return {}
+        log.clear()
+        logs[name] = log
+    return logs
 
 
 def write_result_files(folder: Path, results: Mapping[str, Any], lm: SteeredHF, config: Mapping[str, Any]) -> None:
@@ -237,18 +252,6 @@ def steered(model: Any, tokenizer: Any, plan: SteeringPlan, *, batch_size: int =
         yield lm
     finally:
         lm.steering.remove()
-
-
-def _hashes(task: Any, instances: Sequence[Any], doc_id: int) -> dict[str, Any]:
-    first = instances[0]
-    doc = json.dumps(first.doc, indent=2, default=handle_non_serializable, ensure_ascii=False)
-    return {
-        "doc_id": doc_id,
-        "arguments": [instance.args for instance in instances],
-        "doc_hash": hash_string(doc),
-        "prompt_hash": hash_string(first.arguments[0]),
-        "target_hash": hash_string(str(task.doc_to_target(first.doc))),
-    }
 
 
 @contextlib.contextmanager

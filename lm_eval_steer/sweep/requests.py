@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from lm_eval_steer.files import content_id, sha256_bytes
+from lm_eval_steer.sample_log import SampleLog
 
 
 def reuse_requests(task: Any, system_prompts: Mapping[str, str] | None = None) -> None:
@@ -14,7 +15,8 @@ def reuse_requests(task: Any, system_prompts: Mapping[str, str] | None = None) -
 
     lm-eval reads all documents and builds and tokenises all requests again for each evaluation, which costs more than
     scoring them. Copies, because answers stay on the objects they were given to, and old ones would win. Whatever else
-    a task notes down while it builds (the number of tokens in its answers) comes back with the requests.
+    a task notes down while it builds (the number of tokens in its answers) comes back with the requests. Its samples
+    are logged by a :class:`~lm_eval_steer.sample_log.SampleLog`, ``task.sample_log``.
 
     Args:
         task: the lm-eval task; changed in place.
@@ -32,8 +34,10 @@ def reuse_requests(task: Any, system_prompts: Mapping[str, str] | None = None) -
             build(system_instruction=text, **options)
             kept[key] = {name: value for name, value in vars(task).items() if before.get(name) is not value}
         vars(task).update(kept[key])
+        task.sample_log.key = key
         task._instances = [_fresh(instance) for instance in kept[key]["_instances"]]
 
+    task.sample_log = SampleLog(task)
     task.build_all_requests = once
     task.doc_iterator = _remembered(task.doc_iterator)
     task.dump_config = _remembered_config(task.dump_config)

@@ -15,7 +15,17 @@ PACKAGE = Path(__file__).resolve().parents[2] / "lm_eval_steer"
 
 # Rooms by name without the package; a folder's name stands for all in it.
 STANDARD_LIBRARY_ONLY = {"errors", "files", "suggest", "paths"}
-MAY_IMPORT_LM_EVAL = {"model", "row_scorer", "register", "text_task", "evaluation", "sweep.engine", "sweep.run", "cli"}
+MAY_IMPORT_LM_EVAL = {
+    "model",
+    "row_scorer",
+    "register",
+    "text_task",
+    "evaluation",
+    "sample_log",
+    "sweep.engine",
+    "sweep.run",
+    "cli",
+}
 LIGHT = {"sweep.ledger", "stats", "table", "gate", "report", "tune"} | {
     f"sweep.{name}" for name in ("records", "samples", "where", "status", "aside", "claims", "blocks", "cells")
 }
