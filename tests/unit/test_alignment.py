@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from lm_eval_steer.cli.main import main
 from lm_eval_steer.crosslingual.alignment import hidden_states, precision, precision_at_1, read_parallel, vector_cosines
-from lm_eval_steer.errors import ConfigError, DataError
+from lm_eval_steer.errors import ConfigError, DataError, InputError
 from lm_eval_steer.formats.native import save_vector
 from lm_eval_steer.hookpoint import Hookpoint, Site
 from lm_eval_steer.stats.crosslingual.alignment import find, read_alignments
@@ -126,6 +126,9 @@ def test_the_command_writes_what_compare_reads(tmp_path: Path, capsys: pytest.Ca
     assert find([found], {"fingerprint": {"config": "x", "weights": "y"}}, "joy") is None
     assert main(words) == 2
     assert "--force" in capsys.readouterr().err
+    (tmp_path / "again.json").write_bytes(out.read_bytes())
+    with pytest.raises(InputError, match=r"again\.json and .*alignment\.json are both of the family 'joy'"):
+        read_alignments([out, tmp_path / "again.json"])
 
 
 def _vector(path: Path, seed: int) -> SteeringVector:

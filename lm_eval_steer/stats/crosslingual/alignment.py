@@ -60,9 +60,21 @@ def read_alignments(paths: Sequence[Path | str]) -> list[Alignment]:
     """Return what some alignment files say.
 
     Raises:
-        InputError: one cannot be read, or is none.
+        InputError: one cannot be read, or is none; two are of the same model and family.
     """
-    return [_read(Path(path)) for path in paths]
+    found: dict[tuple[Any, ...], Path] = {}
+    alignments = []
+    for path in map(Path, paths):
+        each = _read(path)
+        key = (each.fingerprint.get("config"), each.fingerprint.get("weights"), each.family)
+        if key in found:
+            raise InputError(
+                f"--alignment {printable(str(path))} and {printable(str(found[key]))} are both of the family "
+                f"{each.family!r} on one model. Name one; lm-eval-steer align --languages takes all languages at once."
+            )
+        found[key] = path
+        alignments.append(each)
+    return alignments
 
 
 def find(alignments: Iterable[Alignment], model: Mapping[str, Any], family: str) -> Alignment | None:
