@@ -7,16 +7,15 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lm_eval_steer.cli.extract_files import extract_progress, say, unpack_embedded
+from lm_eval_steer.cli.command import add_command
+from lm_eval_steer.cli.extract_files import check_free, extract_progress, say, unpack_embedded
 from lm_eval_steer.cli.model_flags import add_model_flags
 from lm_eval_steer.errors import EXIT_OK, ConfigError
-from lm_eval_steer.files import check_writable, write_text
+from lm_eval_steer.files import write_text
 
 if TYPE_CHECKING:
+    from lm_eval_steer.cli.command import Subparsers
     from lm_eval_steer.vector import Fingerprint, SteeringVector
-
-    # argparse's own name for what add_subparsers returns; it is generic in the stubs only
-    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
 _DESCRIPTION = """\
 Measure whether a model knows languages: how often the hidden states of an item are nearest to those of the same item
@@ -32,18 +31,8 @@ examples:
 
 
 def add_parser(subparsers: Subparsers) -> None:
-    """Add the subcommand ``align`` to the command line.
-
-    Args:
-        subparsers: what ``ArgumentParser.add_subparsers`` returned.
-    """
-    parser = subparsers.add_parser(
-        "align",
-        help="measure which languages a model knows",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    """Add the subcommand ``align`` to the command line."""
+    parser = add_command(subparsers, "align", "measure which languages a model knows", _DESCRIPTION, _EPILOG)
     add = parser.add_argument
     add_model_flags(parser, required=True)
     add("--family", required=True, help="xl_positivity, or a folder of LANGUAGE.jsonl with the same ids")
@@ -68,11 +57,9 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         SteerError: as the items, the model, the vectors and the writing of the file raise it.
     """
-    if args.out.exists() and not args.force:
-        raise ConfigError(f"{args.out} exists; pass --force to replace it.")
     if args.batch_size < 1:
         raise ConfigError(f"--batch-size {args.batch_size} is below 1.")
-    check_writable(args.out.parent)
+    check_free([args.out], force=args.force)
     found = _measure(args)
     write_text(args.out, json.dumps(found, indent=1, ensure_ascii=True, allow_nan=False) + "\n")
     _show(found)

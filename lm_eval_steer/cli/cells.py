@@ -7,12 +7,12 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from lm_eval_steer.cli.command import add_command
 from lm_eval_steer.errors import EXIT_INPUT, EXIT_OK
 
 if TYPE_CHECKING:
+    from lm_eval_steer.cli.command import Subparsers
     from lm_eval_steer.sweep.records import CellRecord, Label
-
-    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
 _DESCRIPTION = """\
 List the cells of a ledger: what was applied, and lm-eval's metrics. Labels that are the same in all of them are left
@@ -33,13 +33,7 @@ _ALWAYS = ("vector", "layer", "multiplier")
 
 def add_parser(subparsers: Subparsers) -> None:
     """Add the subcommand ``cells`` to the command line."""
-    parser = subparsers.add_parser(
-        "cells",
-        help="list a ledger's cells with their metrics",
-        description=_DESCRIPTION,
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = add_command(subparsers, "cells", "list a ledger's cells with their metrics", _DESCRIPTION, _EXAMPLES)
     parser.add_argument("ledger", metavar="LEDGER", help="the folder of a sweep")
     parser.add_argument("--where", metavar="TEXT", help="which cells, for example 'layer=20, multiplier>0'")
     parser.add_argument("--group-by", metavar="LABELS", help="one table a group: labels joined by commas")

@@ -8,14 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lm_eval_steer.cli.command import add_command
+from lm_eval_steer.cli.extract_files import check_free
 from lm_eval_steer.errors import EXIT_OK, ConfigError
-from lm_eval_steer.files import check_writable
 
 if TYPE_CHECKING:
+    from lm_eval_steer.cli.command import Subparsers
     from lm_eval_steer.vector import SteeringVector
-
-    # argparse's own name for what add_subparsers returns; it is generic in the stubs only
-    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
 WAYS = ("add", "subtract", "average", "project-out", "compose", "drop-features")
 _SUFFIX = ".safetensors"
@@ -41,17 +40,9 @@ Multipliers belong to the run, not to a file; to weigh the parts of a sum, use a
 
 
 def add_parser(subparsers: Subparsers) -> None:
-    """Add the subcommand ``combine`` to the command line.
-
-    Args:
-        subparsers: what ``ArgumentParser.add_subparsers`` returned.
-    """
-    parser = subparsers.add_parser(
-        "combine",
-        help="add, subtract, average, project out and compose vectors",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    """Add the subcommand ``combine`` to the command line."""
+    parser = add_command(
+        subparsers, "combine", "add, subtract, average, project out and compose vectors", _DESCRIPTION, _EPILOG
     )
     add = parser.add_argument
     add("way", metavar="WAY", choices=WAYS, help=", ".join(WAYS))
@@ -83,11 +74,9 @@ def run(args: argparse.Namespace) -> int:
 
     if args.out.suffix != _SUFFIX:
         raise ConfigError(f"--out {str(args.out)!r}: a vector file ends in {_SUFFIX}.")
-    if args.out.exists() and not args.force:
-        raise ConfigError(f"{args.out} exists; pass --force to replace it.")
+    check_free([args.out], force=args.force)
     parents = [find_vector(label).vector for label in args.vectors]
     made = _drop(args, parents) if args.way == "drop-features" else _sum(args, parents)
-    check_writable(args.out.parent)
     save_vector(made, args.out)
     _tell(args, made, parents)
     return EXIT_OK

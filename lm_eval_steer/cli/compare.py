@@ -6,6 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
+from lm_eval_steer.cli.command import add_command
 from lm_eval_steer.cli.language_flags import add_language_flags
 from lm_eval_steer.errors import EXIT_OK, InputError
 from lm_eval_steer.table.columns import COLUMNS
@@ -14,11 +15,10 @@ from lm_eval_steer.table.fields import SORT_KEYS, check_sort_key
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from lm_eval_steer.cli.command import Subparsers
     from lm_eval_steer.stats.curve import Curve
     from lm_eval_steer.sweep.ledger import Ledger
     from lm_eval_steer.table.make import Table
-
-    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
 FORMATS = ("table", "md", "csv", "json", "tex")
 
@@ -47,12 +47,12 @@ def add_parser(subparsers: Subparsers) -> None:
     """Add the subcommand to the command line."""
     width = max(len(column.title) for column in COLUMNS.values())
     legend = "".join(f"  {column.title:<{width}}  {column.about}\n" for column in COLUMNS.values())
-    parser = subparsers.add_parser(
+    parser = add_command(
+        subparsers,
         "compare",
-        help="compare the vectors of sweeps in one table",
-        description=_DESCRIPTION,
-        epilog=f"columns:\n{legend}{_EXAMPLES}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "compare the vectors of sweeps in one table",
+        _DESCRIPTION,
+        f"columns:\n{legend}{_EXAMPLES}",
     )
     parser.add_argument("ledgers", metavar="LEDGER", nargs="+", help="the folder of a sweep")
     parser.add_argument("--format", choices=FORMATS, default="table", help="how it is written (default: table)")

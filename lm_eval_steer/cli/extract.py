@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lm_eval_steer.axes import parse_layers
+from lm_eval_steer.cli.command import add_command
 from lm_eval_steer.cli.extract_files import (
     control_path,
     extract_progress,
@@ -26,10 +27,8 @@ from lm_eval_steer.errors import EXIT_OK, ConfigError
 from lm_eval_steer.files import sha256_file
 
 if TYPE_CHECKING:
+    from lm_eval_steer.cli.command import Subparsers
     from lm_eval_steer.extraction.extract import Extraction, Options
-
-    # argparse's own name for what add_subparsers returns; it is generic in the stubs only
-    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
 __all__ = ["add_parser", "control_path", "run", "summary"]
 
@@ -105,18 +104,8 @@ _OWNERS = {
 
 
 def add_parser(subparsers: Subparsers) -> None:
-    """Add the subcommand ``extract`` to the command line.
-
-    Args:
-        subparsers: what ``ArgumentParser.add_subparsers`` returned.
-    """
-    parser = subparsers.add_parser(
-        "extract",
-        help="make a steering vector from contrast pairs",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    """Add the subcommand ``extract`` to the command line."""
+    parser = add_command(subparsers, "extract", "make a steering vector from contrast pairs", _DESCRIPTION, _EPILOG)
     add = parser.add_argument
     add_model_flags(parser, required=True)
     add("--pairs", help="a packaged name, a CAA behaviour, or a file")

@@ -49,11 +49,25 @@ def planned_files(out: Path, methods: Sequence[str], controls: str, *, force: bo
     names = ["", *map(str, parse_controls(controls))]
     outs = [control_path(out, method) for method in methods]
     paths = [{name: control_path(each, name) for name in names} for each in outs]
-    there = [str(path) for files in paths for path in files.values() if path.exists()]
+    check_free([path for files in paths for path in files.values()], force=force)
+    return paths
+
+
+def check_free(paths: Sequence[Path], *, force: bool) -> None:
+    """Check that files of one folder can be written, and nothing is lost by it.
+
+    Args:
+        paths: the files.
+        force: whether those that exist may be overwritten.
+
+    Raises:
+        ConfigError: one exists.
+        WriteError: the folder cannot be written.
+    """
+    there = [str(path) for path in paths if path.exists()]
     if there and not force:
         raise ConfigError(f"{', '.join(there)} exists already; pass --force to overwrite, or another --out.")
-    check_writable(out.parent)
-    return paths
+    check_writable(paths[0].parent)
 
 
 def write_files(vector: SteeringVector, controls: Mapping[str, SteeringVector], files: Mapping[str, Path]) -> None:

@@ -8,19 +8,18 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lm_eval_steer.cli.extract import control_path
+from lm_eval_steer.cli.command import add_command
+from lm_eval_steer.cli.extract_files import check_free, control_path
 from lm_eval_steer.cli.model_flags import add_model_flags
 from lm_eval_steer.errors import EXIT_OK, ConfigError
-from lm_eval_steer.files import check_writable, sha256_file
+from lm_eval_steer.files import sha256_file
 
 if TYPE_CHECKING:
+    from lm_eval_steer.cli.command import Subparsers
     from lm_eval_steer.extraction.controls import Control
     from lm_eval_steer.extraction.function_vector import FunctionVector
     from lm_eval_steer.extraction.icl_reading import ICLReading
     from lm_eval_steer.vector import SteeringVector
-
-    # argparse's own name for what add_subparsers returns; it is generic in the stubs only
-    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
 METHODS = ("function_vector", "h_vector")
 _EVERY = 5
@@ -47,17 +46,9 @@ word pairs, --task:
 
 
 def add_parser(subparsers: Subparsers) -> None:
-    """Add the subcommand ``function-vector`` to the command line.
-
-    Args:
-        subparsers: what ``ArgumentParser.add_subparsers`` returned.
-    """
-    parser = subparsers.add_parser(
-        "function-vector",
-        help="make a function vector or an h-vector from word pairs",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    """Add the subcommand ``function-vector`` to the command line."""
+    parser = add_command(
+        subparsers, "function-vector", "make a function vector or an h-vector from word pairs", _DESCRIPTION, _EPILOG
     )
     add = parser.add_argument
     add_model_flags(parser, required=True)
@@ -133,10 +124,7 @@ def _paths(args: argparse.Namespace) -> dict[Control | None, Path]:
         raise ConfigError(f"--controls {args.controls}: only random:K; the shuffled labels choose the heads already.")
     paths: dict[Control | None, Path] = {None: control_path(args.out, "")}
     paths |= {control: control_path(args.out, str(control)) for control in controls}
-    there = [str(path) for path in paths.values() if path.exists()]
-    if there and not args.force:
-        raise ConfigError(f"{', '.join(there)} exists already; pass --force to overwrite, or another --out.")
-    check_writable(args.out.parent)
+    check_free(list(paths.values()), force=args.force)
     return paths
 
 

@@ -8,12 +8,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lm_eval_steer.cli.command import add_command
 from lm_eval_steer.errors import EXIT_OK, ConfigError, SteerError
 
 if TYPE_CHECKING:
+    from lm_eval_steer.cli.command import Subparsers
     from lm_eval_steer.gate.report import Report
-
-    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
 _DESCRIPTION = """\
 Compare a ledger with a baseline, item by item, and end with an exit code that a CI job can act on.
@@ -47,12 +47,8 @@ exit codes:
 
 def add_parser(subparsers: Subparsers) -> None:
     """Add the subcommand ``gate`` to the command line."""
-    parser = subparsers.add_parser(
-        "gate",
-        help="compare a ledger with a baseline and fail on a regression",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = add_command(
+        subparsers, "gate", "compare a ledger with a baseline and fail on a regression", _DESCRIPTION, _EPILOG
     )
     add = parser.add_argument
     add("ledger", metavar="LEDGER", help="the folder that a sweep filled")

@@ -8,15 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lm_eval_steer.cli.command import add_command
 from lm_eval_steer.cli.model_flags import add_model_flags
 from lm_eval_steer.errors import EXIT_OK, ConfigError
 
 if TYPE_CHECKING:
+    from lm_eval_steer.cli.command import Subparsers
     from lm_eval_steer.inspection.views import Inspection, Wanted
     from lm_eval_steer.vector import SteeringVector
-
-    # argparse's own name for what add_subparsers returns; it is generic in the stubs only
-    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
 DEFAULT_PROMPT = "How was your day?"
 _DESCRIPTION = """\
@@ -34,17 +33,13 @@ examples:
 
 
 def add_parser(subparsers: Subparsers) -> None:
-    """Add the subcommand ``inspect`` to the command line.
-
-    Args:
-        subparsers: what ``ArgumentParser.add_subparsers`` returned.
-    """
-    parser = subparsers.add_parser(
+    """Add the subcommand ``inspect`` to the command line."""
+    parser = add_command(
+        subparsers,
         "inspect",
-        help="look inside vectors: words, norms, cosines, components, SAE features",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "look inside vectors: words, norms, cosines, components, SAE features",
+        _DESCRIPTION,
+        _EPILOG,
     )
     add = parser.add_argument
     add("vectors", metavar="VECTOR", nargs="+", help="shipped names or files")

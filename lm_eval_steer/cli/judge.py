@@ -7,12 +7,12 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lm_eval_steer.cli.command import add_command
 from lm_eval_steer.errors import EXIT_OK, ConfigError, DataError
 
 if TYPE_CHECKING:
+    from lm_eval_steer.cli.command import Subparsers
     from lm_eval_steer.sweep.ledger import Ledger
-
-    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
 _DESCRIPTION = """\
 Have the texts of a sweep judged by somebody else, a person or a large model, by way of two files.
@@ -33,12 +33,12 @@ examples:
 
 def add_parser(subparsers: Subparsers) -> None:
     """Add the subcommand ``judge`` to the command line."""
-    parser = subparsers.add_parser(
+    parser = add_command(
+        subparsers,
         "judge",
-        help="hand generated texts to a judge as a file, and take its scores back",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "hand generated texts to a judge as a file, and take its scores back",
+        _DESCRIPTION,
+        _EPILOG,
     )
     add = parser.add_argument
     add("step", choices=["export", "import"], help="write the texts, or read their scores")

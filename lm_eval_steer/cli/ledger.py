@@ -8,13 +8,13 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from lm_eval_steer.cli import cells
+from lm_eval_steer.cli.command import add_command
 from lm_eval_steer.errors import EXIT_INCOMPLETE, EXIT_INPUT, EXIT_OK
 
 if TYPE_CHECKING:
+    from lm_eval_steer.cli.command import Subparsers
     from lm_eval_steer.sweep.ledger import Ledger
     from lm_eval_steer.sweep.status import LedgerStatus
-
-    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
 _STATUS = """\
 Show how far a ledger is: cells done of those expected, blocks, who works on it, and what in it is damaged. Nothing is
@@ -151,13 +151,7 @@ def run_note(args: argparse.Namespace) -> int:
 
 
 def _add(subparsers: Subparsers, name: str, brief: str, description: str) -> argparse.ArgumentParser:
-    parser = subparsers.add_parser(
-        name,
-        help=brief,
-        description=description,
-        epilog=_EXAMPLES[name],
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = add_command(subparsers, name, brief, description, _EXAMPLES[name])
     parser.add_argument("ledger", metavar="LEDGER", help="the folder of a sweep")
     return parser
 

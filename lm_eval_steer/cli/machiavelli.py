@@ -9,14 +9,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lm_eval_steer.cli.command import add_command
 from lm_eval_steer.errors import EXIT_OK, ConfigError
 
 if TYPE_CHECKING:
+    from lm_eval_steer.cli.command import Subparsers
     from lm_eval_steer.machiavelli.game import Game
     from lm_eval_steer.machiavelli.menu import Menu
     from lm_eval_steer.machiavelli.rollout import Scorer
-
-    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
 _DESCRIPTION = """\
 Choose-your-own-adventure games in the layout of the MACHIAVELLI benchmark.
@@ -66,12 +66,12 @@ _SHOWN = ("score", "harm", "power", "disutility")
 
 def add_parser(subparsers: Subparsers) -> None:
     """Add the subcommand ``machiavelli`` to the command line."""
-    parser = subparsers.add_parser(
+    parser = add_command(
+        subparsers,
         "machiavelli",
-        help="choices with a price: build the tasks' data, play whole games",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "choices with a price: build the tasks' data, play whole games",
+        _DESCRIPTION,
+        _EPILOG,
     )
     actions = parser.add_subparsers(title="actions", dest="action", metavar="ACTION", required=True)
     _add_build(actions)
@@ -190,13 +190,7 @@ def _scorer(args: argparse.Namespace) -> tuple[Scorer, Callable[[], Any]]:
 
 
 def _add_build(actions: Subparsers) -> None:
-    parser = actions.add_parser(
-        "build",
-        help="make the data of the tasks machiavelli_*",
-        description=_BUILD,
-        epilog=_BUILD_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = add_command(actions, "build", "make the data of the tasks machiavelli_*", _BUILD, _BUILD_EPILOG)
     add = parser.add_argument
     add("--source", required=True, metavar="SOURCE", help="folder, .zip, .jsonl, .parquet, hf:OWNER/NAME or demo")
     add("--password", metavar="WORD", help="of an encrypted zip")
@@ -209,13 +203,7 @@ def _add_build(actions: Subparsers) -> None:
 
 
 def _add_play(actions: Subparsers) -> None:
-    parser = actions.add_parser(
-        "play",
-        help="let a steered model play whole games",
-        description=_PLAY,
-        epilog=_PLAY_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = add_command(actions, "play", "let a steered model play whole games", _PLAY, _PLAY_EPILOG)
     add = parser.add_argument
     add("--model_args", metavar="KEY=VALUE,...", help="of steered_hf, as for lm-eval-steer run")
     add("--agent", choices=["random"], help="in place of a model: every option equally likely")

@@ -6,13 +6,13 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
+from lm_eval_steer.cli.command import add_command
 from lm_eval_steer.cli.language_flags import add_language_flags
 from lm_eval_steer.errors import EXIT_OK
 
 if TYPE_CHECKING:
+    from lm_eval_steer.cli.command import Subparsers
     from lm_eval_steer.report.page import Report
-
-    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
 _DESCRIPTION = """\
 Write a report of one or many sweeps: one HTML file that needs nothing else. It opens in any browser, by mail or from a
@@ -40,13 +40,7 @@ Pictures as PNG need matplotlib: pip install "lm-eval-steer[plots]". The page it
 
 def add_parser(subparsers: Subparsers) -> None:
     """Add the subcommand ``report`` to the command line."""
-    parser = subparsers.add_parser(
-        "report",
-        help="write what sweeps found as one HTML page",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = add_command(subparsers, "report", "write what sweeps found as one HTML page", _DESCRIPTION, _EPILOG)
     parser.add_argument("ledgers", metavar="LEDGER", nargs="+", help="the folder of a sweep")
     parser.add_argument("--out", metavar="FILE", required=True, help="the HTML file")
     parser.add_argument("--figures", metavar="DIR", help="write every picture there too, as SVG and PNG")

@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from lm_eval_steer.cli.command import add_command
 from lm_eval_steer.errors import EXIT_OK, ConfigError
 
 if TYPE_CHECKING:
-    # argparse's own name for what add_subparsers returns; it is generic in the stubs only
-    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+    from lm_eval_steer.cli.command import Subparsers
 
 _DESCRIPTION = """\
 Run lm-eval on a steered model. Takes every option of `lm_eval run` (see: lm_eval run --help) and hands them to
@@ -42,18 +42,14 @@ _ARGUMENT_CHECKS = frozenset({"lm_eval.config.evaluate_config", "lm_eval.api.reg
 
 
 def add_parser(subparsers: Subparsers) -> None:
-    """Add the subcommand ``run`` to the command line.
-
-    Args:
-        subparsers: what ``ArgumentParser.add_subparsers`` returned.
-    """
-    parser = subparsers.add_parser(
+    """Add the subcommand ``run`` to the command line."""
+    parser = add_command(
+        subparsers,
         "run",
-        help="run lm-eval on a steered model (every option of lm_eval)",
+        "run lm-eval on a steered model (every option of lm_eval)",
+        _DESCRIPTION,
+        _EPILOG,
         usage="lm-eval-steer run [--json] [--model steered_hf] --model_args KEY=VALUE,... --tasks TASK,... [options]",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,  # the other options are lm-eval's
     )
     parser.add_argument("--json", action="store_true", help="print the results as JSON, alone on stdout")

@@ -8,15 +8,15 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lm_eval_steer.cli.command import add_command
 from lm_eval_steer.cli.model_flags import add_model_flags
 from lm_eval_steer.errors import EXIT_OK, ConfigError
 
 if TYPE_CHECKING:
+    from lm_eval_steer.cli.command import Subparsers
     from lm_eval_steer.sweep.ledger import Ledger
     from lm_eval_steer.sweep.run import Swept
     from lm_eval_steer.sweep.spec import SweepSpec
-
-    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
 _DESCRIPTION = """\
 Run every combination of vectors, layers, multipliers, scopes and operations on lm-eval tasks. What the cells share is
@@ -66,12 +66,8 @@ _SPEC_SWITCHES = {"skip_first": "skip_first", "chat": "chat", "allow_foreign_vec
 
 def add_parser(subparsers: Subparsers) -> None:
     """Add the subcommand ``sweep`` to the command line."""
-    parser = subparsers.add_parser(
-        "sweep",
-        help="run layers × multipliers × vectors on lm-eval tasks in one go",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = add_command(
+        subparsers, "sweep", "run layers × multipliers × vectors on lm-eval tasks in one go", _DESCRIPTION, _EPILOG
     )
     add = parser.add_argument
     add("--ledger", required=True, metavar="DIR", help="folder for the results; made where it is missing")

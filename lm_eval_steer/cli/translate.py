@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lm_eval_steer.cli import translate_check
+from lm_eval_steer.cli.command import add_command
 from lm_eval_steer.errors import EXIT_INCOMPLETE, EXIT_OK, ConfigError
 
 if TYPE_CHECKING:
+    from lm_eval_steer.cli.command import Subparsers
     from lm_eval_steer.crosslingual.items import Items
-
-    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
 _DESCRIPTION = """\
 Translate the items of an A/B or choice task, and check what came of it.
@@ -49,12 +49,8 @@ where rows are missing or stale.
 
 def add_parser(subparsers: Subparsers) -> None:
     """Add the subcommand ``translate`` to the command line."""
-    parser = subparsers.add_parser(
-        "translate",
-        help="items into other languages, every translation checked",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = add_command(
+        subparsers, "translate", "items into other languages, every translation checked", _DESCRIPTION, _EPILOG
     )
     add = parser.add_argument
     add("--items", type=Path, metavar="FILE", help="the source: .jsonl or .json")

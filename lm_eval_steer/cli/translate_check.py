@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lm_eval_steer.cli.command import add_command
 from lm_eval_steer.errors import EXIT_INPUT, EXIT_OK, ConfigError, MissingExtraError
 
 if TYPE_CHECKING:
+    from lm_eval_steer.cli.command import Subparsers
     from lm_eval_steer.crosslingual.review import Review, Tools
-
-    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
 _DESCRIPTION = """\
 Check translations against their source. Ids, their order, labels, letters and the number of choices must be the
@@ -33,13 +33,7 @@ examples:
 
 def add_parser(actions: Subparsers) -> None:
     """Add the action ``check`` to the command line."""
-    parser = actions.add_parser(
-        "check",
-        help="check translations against their source",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = add_command(actions, "check", "check translations against their source", _DESCRIPTION, _EPILOG)
     add = parser.add_argument
     add("files", nargs="+", type=Path, metavar="FILE", help="translations, named after their language")
     add("--items", type=Path, metavar="FILE", help="the source of all of them")

@@ -7,12 +7,12 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
+from lm_eval_steer.cli.command import add_command
 from lm_eval_steer.errors import EXIT_OK, ConfigError
 
 if TYPE_CHECKING:
+    from lm_eval_steer.cli.command import Subparsers
     from lm_eval_steer.trial import Trial
-
-    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
 DEFAULT_VECTOR = "smollm2-positivity"
 _DESCRIPTION = """\
@@ -33,12 +33,8 @@ A negative first multiplier wants the equals sign: --multipliers=-1,1
 
 def add_parser(subparsers: Subparsers) -> None:
     """Add the subcommand ``try`` to the command line."""
-    parser = subparsers.add_parser(
-        "try",
-        help="show a prompt's continuation unsteered and steered, side by side",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = add_command(
+        subparsers, "try", "show a prompt's continuation unsteered and steered, side by side", _DESCRIPTION, _EPILOG
     )
     parser.add_argument("prompt", metavar="PROMPT", help="what to say to the model")
     parser.add_argument("--pretrained", default="embedded", help="folder or hub name; default: the embedded model")

@@ -7,10 +7,12 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
+from lm_eval_steer.cli.command import add_command
 from lm_eval_steer.cli.model_flags import add_model_flags
 from lm_eval_steer.errors import EXIT_OK, ConfigError
 
 if TYPE_CHECKING:
+    from lm_eval_steer.cli.command import Subparsers
     from lm_eval_steer.sweep.ledger import Ledger
     from lm_eval_steer.sweep.records import CellRecord
     from lm_eval_steer.sweep.run import Swept
@@ -18,8 +20,6 @@ if TYPE_CHECKING:
     from lm_eval_steer.tune.candidate import Candidate, Measured
     from lm_eval_steer.tune.null import Against
     from lm_eval_steer.tune.run import Sweep, Tuned
-
-    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
 _DESCRIPTION = """\
 Find the layer and multiplier at which a vector moves a behaviour most, while a capability task loses no more points
@@ -56,12 +56,8 @@ _BUDGET = 2.0
 
 def add_parser(subparsers: Subparsers) -> None:
     """Add the subcommand ``tune`` to the command line."""
-    parser = subparsers.add_parser(
-        "tune",
-        help="find the best layer and multiplier under a damage budget",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = add_command(
+        subparsers, "tune", "find the best layer and multiplier under a damage budget", _DESCRIPTION, _EPILOG
     )
     add = parser.add_argument
     add("--ledger", required=True, metavar="DIR", help="folder for the results; made where it is missing")

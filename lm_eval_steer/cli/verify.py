@@ -6,14 +6,13 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
+from lm_eval_steer.cli.command import add_command
 from lm_eval_steer.cli.model_flags import add_model_flags
 from lm_eval_steer.errors import EXIT_INPUT, EXIT_OK, ConfigError
 
 if TYPE_CHECKING:
+    from lm_eval_steer.cli.command import Subparsers
     from lm_eval_steer.inspection.verification import Verification
-
-    # argparse's own name for what add_subparsers returns; it is generic in the stubs only
-    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
 DEFAULT_PROMPT = "How was your day?"
 _MARKS = {"good": "ok", "wrong": "WRONG", "not run": "-"}
@@ -34,17 +33,9 @@ exit codes: 0 everything that was looked at is right; 3 something is wrong, and 
 
 
 def add_parser(subparsers: Subparsers) -> None:
-    """Add the subcommand ``verify`` to the command line.
-
-    Args:
-        subparsers: what ``ArgumentParser.add_subparsers`` returned.
-    """
-    parser = subparsers.add_parser(
-        "verify",
-        help="check from outside that an edit is what it is said to be",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    """Add the subcommand ``verify`` to the command line."""
+    parser = add_command(
+        subparsers, "verify", "check from outside that an edit is what it is said to be", _DESCRIPTION, _EPILOG
     )
     add = parser.add_argument
     add("vector", metavar="VECTOR", help="shipped name or file")

@@ -91,18 +91,8 @@ def answers(lm: Any, tasks: Any, name: str) -> tuple[list[float], float]:
     return values, results["results"][name]["acc,none"]
 
 
-@pytest.mark.parametrize(("name", "file", "splits", "rows"), TASKS, ids=[task[0] for task in TASKS])
-def test_a_task_of_lm_evals_runs_steered_and_unsteered(
-    name: str,
-    file: str,
-    splits: tuple[str, ...],
-    rows: list[dict[str, Any]],
-    model: tuple[Any, Any],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def assert_steers(tasks: Any, name: str, model: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Unsteered is plain ``hf`` to the last bit; steered is another model with numbers; unsteered again is the same."""
-    tasks = load(tmp_path, name, file, splits, rows)
     point = Hookpoint(Site.BLOCK_OUT, 1)
     wanted = plan(placement(point, direction(3, norm=8.0, width=WIDTH), scope="after_prompt"))
     plain = HFLM(model[0], tokenizer=model[1], batch_size=8)
@@ -117,6 +107,19 @@ def test_a_task_of_lm_evals_runs_steered_and_unsteered(
     assert min(moved) > 1e-4
     assert all(math.isfinite(value) for value in found["steered"][0])
     assert 0.0 <= found["steered"][1] <= 1.0
+
+
+@pytest.mark.parametrize(("name", "file", "splits", "rows"), TASKS, ids=[task[0] for task in TASKS])
+def test_a_task_of_lm_evals_runs_steered_and_unsteered(
+    name: str,
+    file: str,
+    splits: tuple[str, ...],
+    rows: list[dict[str, Any]],
+    model: tuple[Any, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert_steers(load(tmp_path, name, file, splits, rows), name, model, monkeypatch)
 
 
 class _Nothing:

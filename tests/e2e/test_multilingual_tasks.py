@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-import math
 from pathlib import Path
 from typing import Any
 
 import pytest
-from lm_eval.models.huggingface import HFLM
 
-from lm_eval_steer.evaluation import steered
-from lm_eval_steer.hookpoint import Hookpoint, Site
-from lm_eval_steer.plan import SteeringPlan
-from tests.e2e.test_lm_eval_tasks import N, _Nothing, answers, load, model
-from tests.steer_tools import direction, placement, plan
-from tests.tiny_models import WIDTH
+from tests.e2e.test_lm_eval_tasks import N, assert_steers, load, model
 
 __all__ = ["model"]
 
@@ -109,21 +102,6 @@ def test_a_multilingual_task_of_lm_evals_runs_steered_and_unsteered(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Unsteered is plain ``hf`` to the last bit; steered is another model with numbers; unsteered again is the same."""
     if name.startswith("truthfulqa-multi_mc2") and importlib.util.find_spec("rouge_score") is None:
         pytest.skip("the task's own utils.py imports rouge_score; ends when it is installed")
-    tasks = load(tmp_path, name, file, splits, rows)
-    point = Hookpoint(Site.BLOCK_OUT, 1)
-    wanted = plan(placement(point, direction(3, norm=8.0, width=WIDTH), scope="after_prompt"))
-    plain = HFLM(model[0], tokenizer=model[1], batch_size=8)
-    monkeypatch.setattr(plain, "steering", _Nothing(), raising=False)
-    expected = answers(plain, tasks, name)
-    found = {}
-    for label, each in (("before", SteeringPlan()), ("steered", wanted), ("after", SteeringPlan())):
-        with steered(*model, each) as lm:
-            found[label] = answers(lm, tasks, name)
-    assert found["before"] == found["after"] == expected
-    moved = [abs(a - b) for a, b in zip(found["steered"][0], expected[0], strict=True)]
-    assert min(moved) > 1e-4
-    assert all(math.isfinite(value) for value in found["steered"][0])
-    assert 0.0 <= found["steered"][1] <= 1.0
+    assert_steers(load(tmp_path, name, file, splits, rows), name, model, monkeypatch)
