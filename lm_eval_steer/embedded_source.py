@@ -19,7 +19,7 @@ from lm_eval_steer import files
 from lm_eval_steer.errors import InputError
 
 if TYPE_CHECKING:
-    from lm_eval_steer.embedded import EmbeddedModel
+    from lm_eval_steer.embedded_registry import EmbeddedModel
 
 
 def obtain(spec: EmbeddedModel, staging: Path, progress: Callable[[str], None]) -> tuple[Path, str | None]:

@@ -13,7 +13,7 @@ from lm_eval_steer import files
 from lm_eval_steer.errors import InputError, WriteError
 
 if TYPE_CHECKING:
-    from lm_eval_steer.embedded import EmbeddedModel
+    from lm_eval_steer.embedded_registry import EmbeddedModel
 
 _APACHE = "Apache License, Version 2.0: https://www.apache.org/licenses/LICENSE-2.0\n"
 _PROBES = ("\n\n1 22 333", "In 2031 it cost 1,024.50\n\n  7 of 12\tleft", " Hello  world ", "naïve 東京 🙂")

@@ -76,7 +76,7 @@ def resolve(pretrained: str) -> str:
 def model_label(pretrained: str) -> str:
     """Return a model's name for records: never the place of a folder on this machine, only the folder's own name."""
     if pretrained == EMBEDDED:
-        from lm_eval_steer.embedded import MODELS
+        from lm_eval_steer.embedded_registry import MODELS
 
         return MODELS["smollm2"].title
     path = Path(pretrained).expanduser()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from lm_eval_steer.embedded import MODELS
+from lm_eval_steer.embedded_registry import MODELS
 from lm_eval_steer.errors import ConfigError
 from lm_eval_steer.extraction.controls import Control, rescaled
 from lm_eval_steer.names import printable

@@ -20,13 +20,13 @@ from typing import Any
 
 import pytest
 
-from lm_eval_steer import embedded, embedded_source, embedded_unpack
+from lm_eval_steer import embedded, embedded_registry, embedded_source, embedded_unpack
 from lm_eval_steer.cli import embedded_model as command
 from lm_eval_steer.errors import ConfigError, InputError, MissingExtraError, WriteError
 from lm_eval_steer.files import sha256_bytes
 
 PAYLOAD = b"GGUF" + bytes(range(256)) * 4
-SPEC = embedded.EmbeddedModel(
+SPEC = embedded_registry.EmbeddedModel(
     name="fake",
     title="Fake-1M",
     author="Nobody",
@@ -49,7 +49,7 @@ def _house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "wheels"))
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     (tmp_path / "wheels").mkdir()
-    monkeypatch.setitem(embedded.MODELS, "fake", SPEC)
+    monkeypatch.setitem(embedded_registry.MODELS, "fake", SPEC)
     monkeypatch.setattr(embedded_unpack, "unpack", fake_unpack)
 
 
@@ -102,7 +102,7 @@ def test_wheel_is_downloaded_and_unpacked_once(tmp_path: Path, monkeypatch: pyte
     make_wheel(tmp_path / "wheels")
     said: list[str] = []
     folder = embedded.ensure("fake", progress=said.append)
-    assert folder == tmp_path / "cache" / "models" / f"fake-1m-{SPEC.sha256[:12]}-v{embedded.LAYOUT}"
+    assert folder == tmp_path / "cache" / "models" / f"fake-1m-{SPEC.sha256[:12]}-v{embedded_registry.LAYOUT}"
     assert (folder / "model.safetensors").read_bytes() == PAYLOAD[::-1]
     assert (folder / "LICENSE").read_text() == "the licence text"
     for paper in ("NOTICE", "README.md"):
@@ -285,7 +285,7 @@ IN_PARTS = dataclasses.replace(
     member="fake.gguf",
     quantization="Q9",
     parts=tuple(
-        embedded.WheelPart(f"fake-part{number}", f"fake_part{number}/data/fake.part{number}", len(half))
+        embedded_registry.WheelPart(f"fake-part{number}", f"fake_part{number}/data/fake.part{number}", len(half))
         for number, half in enumerate(HALVES, start=1)
     ),
     terms=TERMS,
@@ -309,26 +309,26 @@ def make_part_wheels(folder: Path, halves: tuple[bytes, ...] = HALVES) -> None:
 def test_terms_are_shown_and_nothing_is_fetched_until_they_are_accepted(
     name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setitem(embedded.MODELS, "parts", IN_PARTS)
+    monkeypatch.setitem(embedded_registry.MODELS, "parts", IN_PARTS)
     monkeypatch.setattr(embedded_source, "obtain", forbidden)
     monkeypatch.setattr(embedded.files, "check_writable", forbidden)
     with pytest.raises(ConfigError, match="--accept-gemma-terms") as caught:
         embedded.ensure(name)
-    assert embedded.MODELS[name].terms in str(caught.value)
+    assert embedded_registry.MODELS[name].terms in str(caught.value)
     assert embedded.find(name) is None
     assert leftovers(tmp_path) == []
 
 
 def test_gemma_names_its_terms_and_its_parts() -> None:
-    spec = embedded.MODELS["gemma3"]
+    spec = embedded_registry.MODELS["gemma3"]
     assert "provided under and subject to the Gemma Terms of Use found at ai.google.dev/gemma/terms" in spec.terms
     assert "ai.google.dev/gemma/prohibited_use_policy" in spec.terms
     assert sum(part.size for part in spec.parts) == spec.size
-    assert [name for name, model in embedded.MODELS.items() if model.terms] == ["gemma3"]
+    assert [name for name, model in embedded_registry.MODELS.items() if model.terms] == ["gemma3"]
 
 
 def test_parts_are_joined_and_the_terms_lie_beside_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(embedded.MODELS, "parts", IN_PARTS)
+    monkeypatch.setitem(embedded_registry.MODELS, "parts", IN_PARTS)
     make_part_wheels(tmp_path / "wheels")
     said: list[str] = []
     folder = embedded.ensure("parts", progress=said.append, accept_terms=True)
@@ -344,7 +344,7 @@ def test_parts_are_joined_and_the_terms_lie_beside_them(tmp_path: Path, monkeypa
 
 
 def test_a_changed_part_keeps_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(embedded.MODELS, "parts", IN_PARTS)
+    monkeypatch.setitem(embedded_registry.MODELS, "parts", IN_PARTS)
     make_part_wheels(tmp_path / "wheels", HALVES[::-1])
     with pytest.raises(InputError, match=SPEC.sha256):
         embedded.ensure("parts", accept_terms=True)
@@ -354,8 +354,8 @@ def test_a_changed_part_keeps_nothing(tmp_path: Path, monkeypatch: pytest.Monkey
 SCRIPT = """
 import os, signal, sys, time
 from pathlib import Path
-from lm_eval_steer import embedded, embedded_unpack
-embedded.MODELS["fake"] = embedded.EmbeddedModel(**{spec!r})
+from lm_eval_steer import embedded, embedded_registry, embedded_unpack
+embedded_registry.MODELS["fake"] = embedded_registry.EmbeddedModel(**{spec!r})
 def unpack(gguf, out, **named):
     (out / "model.safetensors").write_bytes(b"half")
     with open({log!r}, "a") as log:
@@ -420,7 +420,7 @@ def test_cli_prints_the_folder_alone(installed: Path, capsys: pytest.CaptureFixt
 
 
 def test_cli_passes_the_acceptance_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(embedded.MODELS, "parts", IN_PARTS)
+    monkeypatch.setitem(embedded_registry.MODELS, "parts", IN_PARTS)
     make_part_wheels(tmp_path / "wheels")
     with pytest.raises(ConfigError, match="you have not accepted"):
         cli("parts")
