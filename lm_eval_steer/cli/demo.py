@@ -91,7 +91,7 @@ def _measure(args: argparse.Namespace, multipliers: tuple[float, ...]) -> tuple[
     from lm_eval_steer.axes import parse_layers
     from lm_eval_steer.demo import Grid, run_grid
     from lm_eval_steer.extraction.extract import Options, extract
-    from lm_eval_steer.extraction.pairs import read_source
+    from lm_eval_steer.extraction.pair_source import read_source
     from lm_eval_steer.layout import probe_layout
     from lm_eval_steer.loading import load_causal_lm, model_label
 

@@ -146,7 +146,7 @@ def run(args: argparse.Namespace) -> int:
         SteerError: as :func:`lm_eval_steer.extraction.extract.extract` and the loading of model and pairs raise it.
     """
     from lm_eval_steer.extraction.extract import extract_each
-    from lm_eval_steer.extraction.pairs import read_source
+    from lm_eval_steer.extraction.pair_source import read_source
     from lm_eval_steer.loading import load_causal_lm, model_label
 
     if args.method in _ALONE:

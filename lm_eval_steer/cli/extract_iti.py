@@ -35,7 +35,7 @@ def run_iti(args: argparse.Namespace) -> int:
         SteerError: as the extraction, the loading of the model and the reading of pairs raise it.
     """
     from lm_eval_steer.extraction.iti import iti
-    from lm_eval_steer.extraction.pairs import read_source
+    from lm_eval_steer.extraction.pair_source import read_source
     from lm_eval_steer.loading import load_causal_lm, model_label
 
     _check(args)

@@ -93,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _wanted(args: argparse.Namespace, vectors: Sequence[SteeringVector]) -> Wanted:
     from lm_eval_steer.axes import parse_layers
-    from lm_eval_steer.extraction.pairs import read_source
+    from lm_eval_steer.extraction.pair_source import read_source
     from lm_eval_steer.inspection.views import Wanted
 
     own = vectors[0].layers

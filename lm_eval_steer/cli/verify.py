@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         SteerError: as the vector, the model, the pairs or the plan raises it.
     """
-    from lm_eval_steer.extraction.pairs import read_source
+    from lm_eval_steer.extraction.pair_source import read_source
     from lm_eval_steer.inspection.pair_reading import read_pairs
     from lm_eval_steer.inspection.verify import verify
     from lm_eval_steer.layout import probe_layout

@@ -22,7 +22,8 @@ from lm_eval_steer.extraction.controls import (
     rescaled,
     shuffled_direction,
 )
-from lm_eval_steer.extraction.pairs import PairSet, PairSource, letter_pairs, text_pairs
+from lm_eval_steer.extraction.pair_source import PairSource
+from lm_eval_steer.extraction.pairs import PairSet, letter_pairs, text_pairs
 from lm_eval_steer.extraction.prompts import Position, check_format
 from lm_eval_steer.extraction.reading import LETTER_ITEMS, Reader
 from lm_eval_steer.extraction.record import as_control, provenance
@@ -97,7 +98,7 @@ def extract(
     Args:
         model: a causal LM in evaluation mode; it is left as it was.
         tokenizer: its tokenizer.
-        source: the items, see :func:`lm_eval_steer.extraction.pairs.read_source`.
+        source: the items, see :func:`lm_eval_steer.extraction.pair_source.read_source`.
         options: how; the defaults of :class:`Options` for None.
         model_id: the model's name for the record.
         revision: the model's revision for the record.

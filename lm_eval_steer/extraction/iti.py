@@ -18,7 +18,8 @@ from lm_eval_steer.extraction.base import PairActivations
 from lm_eval_steer.extraction.capture import Progress
 from lm_eval_steer.extraction.controls import stream
 from lm_eval_steer.extraction.extract import hookpoints
-from lm_eval_steer.extraction.pairs import PairSource, text_pairs
+from lm_eval_steer.extraction.pair_source import PairSource
+from lm_eval_steer.extraction.pairs import text_pairs
 from lm_eval_steer.extraction.prompts import check_format
 from lm_eval_steer.extraction.reading import Reader
 from lm_eval_steer.extraction.record import versions

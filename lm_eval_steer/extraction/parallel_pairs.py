@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lm_eval_steer.errors import ConfigError, DataError
-from lm_eval_steer.extraction.pairs import PARALLEL, PairItem, PairSource
+from lm_eval_steer.extraction.pair_source import PARALLEL, PairItem, PairSource
 from lm_eval_steer.parallel_rows import families, family_folder, languages, read_language
 from lm_eval_steer.paths import tasks_dir
 from lm_eval_steer.scaffold import ENGLISH, NATIVE

@@ -16,7 +16,8 @@ from lm_eval_steer.extraction.base import PairActivations, Reading, item_numbers
 from lm_eval_steer.extraction.capture import Progress, capture
 from lm_eval_steer.extraction.capture_file import load_reading, save_reading
 from lm_eval_steer.extraction.controls import letter_direction
-from lm_eval_steer.extraction.pairs import PairSet, PairSource, letter_pairs
+from lm_eval_steer.extraction.pair_source import PairSource
+from lm_eval_steer.extraction.pairs import PairSet, letter_pairs
 from lm_eval_steer.extraction.prompts import Format, Position, Sequenced, sequences
 from lm_eval_steer.extraction.yes import yes_sign
 from lm_eval_steer.files import content_id

@@ -13,7 +13,8 @@ from torch import Tensor
 from lm_eval_steer.errors import ConfigError
 from lm_eval_steer.extraction import get_method
 from lm_eval_steer.extraction.capture import capture
-from lm_eval_steer.extraction.pairs import PairSource, letter_pairs, text_pairs
+from lm_eval_steer.extraction.pair_source import PairSource
+from lm_eval_steer.extraction.pairs import letter_pairs, text_pairs
 from lm_eval_steer.extraction.prompts import POSITIONS, Position, Sequenced, check_format, sequences
 from lm_eval_steer.handle import SteeringHandle
 from lm_eval_steer.hookpoint import Hookpoint

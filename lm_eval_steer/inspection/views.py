@@ -13,7 +13,7 @@ from torch import Tensor
 from lm_eval_steer.attachment import attach
 from lm_eval_steer.edit import SINK_FACTOR
 from lm_eval_steer.errors import ShapeError
-from lm_eval_steer.extraction.pairs import PairSource
+from lm_eval_steer.extraction.pair_source import PairSource
 from lm_eval_steer.extraction.prompts import encode
 from lm_eval_steer.hookpoint import Hookpoint, Site
 from lm_eval_steer.inspection.difference_rows import Singular, singular

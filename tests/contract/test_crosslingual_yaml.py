@@ -16,7 +16,8 @@ from lm_eval.tasks._yaml_loader import load_yaml
 from lm_eval.utils import apply_template
 
 from lm_eval_steer import scoring
-from lm_eval_steer.extraction.pairs import letter_pairs, read_source, text_pairs
+from lm_eval_steer.extraction.pair_source import read_source
+from lm_eval_steer.extraction.pairs import letter_pairs, text_pairs
 from lm_eval_steer.extraction.prompts import render
 from lm_eval_steer.machiavelli import scores
 from lm_eval_steer.machiavelli.translated import source_rows, translated_rows

@@ -15,7 +15,8 @@ import torch
 from lm_eval_steer import embedded
 from lm_eval_steer.attachment import attach
 from lm_eval_steer.extraction.extract import Extraction, Options, extract
-from lm_eval_steer.extraction.pairs import ContrastPair, PairSource, read_source, text_pairs
+from lm_eval_steer.extraction.pair_source import PairSource, read_source
+from lm_eval_steer.extraction.pairs import ContrastPair, text_pairs
 from lm_eval_steer.extraction.prompts import Sequenced, sequences
 from lm_eval_steer.formats.native import load_vector
 from lm_eval_steer.hookpoint import Hookpoint, Site

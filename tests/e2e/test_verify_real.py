@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lm_eval_steer.extraction.pairs import read_source
+from lm_eval_steer.extraction.pair_source import read_source
 from lm_eval_steer.hookpoint import Hookpoint
 from lm_eval_steer.inspection.neighbours import check_source, source_cosines
 from lm_eval_steer.inspection.pair_reading import read_pairs

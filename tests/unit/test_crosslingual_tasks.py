@@ -12,7 +12,8 @@ import pytest
 from lm_eval.tasks import TaskManager
 
 from lm_eval_steer.errors import ConfigError, DataError
-from lm_eval_steer.extraction.pairs import letter_pairs, read_source, text_pairs
+from lm_eval_steer.extraction.pair_source import read_source
+from lm_eval_steer.extraction.pairs import letter_pairs, text_pairs
 from lm_eval_steer.machiavelli.translated import source_rows, translated_rows
 from lm_eval_steer.parallel_rows import (
     FOLDER_VARIABLE,

@@ -16,7 +16,8 @@ from lm_eval_steer.errors import ConfigError, DataError, ForeignCacheError, Vect
 from lm_eval_steer.extraction import ESTIMATORS
 from lm_eval_steer.extraction.base import PairActivations, item_numbers
 from lm_eval_steer.extraction.extract import Options, extract, extract_each
-from lm_eval_steer.extraction.pairs import PairSource, text_pairs
+from lm_eval_steer.extraction.pair_source import PairSource
+from lm_eval_steer.extraction.pairs import text_pairs
 from lm_eval_steer.extraction.prompts import sequences
 from lm_eval_steer.formats.native import save_vector
 from lm_eval_steer.hookpoint import Hookpoint, Site

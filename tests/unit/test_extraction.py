@@ -18,7 +18,7 @@ from lm_eval_steer.extraction.capture import _norm_sum, capture
 from lm_eval_steer.extraction.controls import letter_direction, parse_controls, random_direction, shuffled_direction
 from lm_eval_steer.extraction.extract import Extraction, Options, extract
 from lm_eval_steer.extraction.mean_difference import MeanDifference
-from lm_eval_steer.extraction.pairs import PairItem, PairSource
+from lm_eval_steer.extraction.pair_source import PairItem, PairSource
 from lm_eval_steer.extraction.prompts import Sequenced
 from lm_eval_steer.extraction.statistics import cosines, split_half
 from lm_eval_steer.formats.native import load_vector, save_vector

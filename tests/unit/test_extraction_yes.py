@@ -7,7 +7,8 @@ import torch
 
 from lm_eval_steer.extraction.base import PairActivations
 from lm_eval_steer.extraction.extract import Extraction, Options, extract
-from lm_eval_steer.extraction.pairs import ContrastPair, PairItem, PairSource, letter_pairs
+from lm_eval_steer.extraction.pair_source import PairItem, PairSource
+from lm_eval_steer.extraction.pairs import ContrastPair, letter_pairs
 from lm_eval_steer.extraction.statistics import cosines
 from lm_eval_steer.extraction.yes import yes_direction, yes_sign
 from lm_eval_steer.hookpoint import Hookpoint, Site

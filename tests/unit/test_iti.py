@@ -22,7 +22,8 @@ from lm_eval_steer.errors import ConfigError, DataError, SiteError, UnsupportedM
 from lm_eval_steer.extraction.base import PairActivations
 from lm_eval_steer.extraction.extract import Options, extract
 from lm_eval_steer.extraction.iti import HeadProbe, head_shifts, iti, probe_heads, validation_items
-from lm_eval_steer.extraction.pairs import PairItem, PairSource, text_pairs
+from lm_eval_steer.extraction.pair_source import PairItem, PairSource
+from lm_eval_steer.extraction.pairs import text_pairs
 from lm_eval_steer.extraction.prompts import sequences
 from lm_eval_steer.formats.native import load_vector, save_vector
 from lm_eval_steer.hookpoint import Hookpoint, Site

@@ -15,7 +15,8 @@ from lm_eval import evaluator_utils
 from lm_eval_steer import scoring
 from lm_eval_steer.caa import parse_ab_item
 from lm_eval_steer.errors import DataError
-from lm_eval_steer.extraction.pairs import letter_pairs, read_source
+from lm_eval_steer.extraction.pair_source import read_source
+from lm_eval_steer.extraction.pairs import letter_pairs
 from lm_eval_steer.machiavelli.build import Builder
 from lm_eval_steer.machiavelli.dataset import build_dataset, read_pairs, read_rows
 from lm_eval_steer.machiavelli.flat import flat_candidate

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from lm_eval_steer.errors import ConfigError, DataError
-from lm_eval_steer.extraction.pairs import PairSource, letter_pairs, read_source, text_pairs
+from lm_eval_steer.extraction.pair_source import PairSource, read_source
+from lm_eval_steer.extraction.pairs import letter_pairs, text_pairs
 from lm_eval_steer.extraction.prompts import check_format, encode, render, sequences
 from lm_eval_steer.paths import tasks_dir
 from tests.tiny_models import tiny_tokenizer

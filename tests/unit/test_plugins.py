@@ -13,7 +13,7 @@ from lm_eval_steer.attachment import attach
 from lm_eval_steer.errors import ConfigError, VectorFileError
 from lm_eval_steer.extraction import get_estimator, get_method
 from lm_eval_steer.extraction.extract import Options, extract
-from lm_eval_steer.extraction.pairs import PairItem, PairSource
+from lm_eval_steer.extraction.pair_source import PairItem, PairSource
 from lm_eval_steer.formats import Told, all_formats, get_format, load_any, load_vector, recognise
 from lm_eval_steer.formats.convert import convert_file
 from lm_eval_steer.hookpoint import Hookpoint, Site

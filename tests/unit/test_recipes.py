@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from lm_eval_steer.cli.main import build_parser
-from lm_eval_steer.extraction.pairs import read_source
+from lm_eval_steer.extraction.pair_source import read_source
 from lm_eval_steer.extraction.prompt_sets import read_prompt_sets
 from lm_eval_steer.paths import tasks_dir
 from lm_eval_steer.store import manifest

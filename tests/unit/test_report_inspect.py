@@ -12,7 +12,7 @@ import torch
 
 from lm_eval_steer.cli import main as cli
 from lm_eval_steer.errors import EXIT_INPUT, EXIT_OK, InputError
-from lm_eval_steer.extraction.pairs import read_source
+from lm_eval_steer.extraction.pair_source import read_source
 from lm_eval_steer.formats.native import save_vector
 from lm_eval_steer.inspection.views import Wanted, inspect_vectors
 from lm_eval_steer.report.inspect_file import read_inspect_file

@@ -19,7 +19,7 @@ from lm_eval_steer.cli import verify as command
 from lm_eval_steer.edit import Edit
 from lm_eval_steer.errors import EXIT_INPUT, EXIT_OK, ConfigError
 from lm_eval_steer.extraction.extract import Extraction, Options, extract
-from lm_eval_steer.extraction.pairs import PairItem, PairSource
+from lm_eval_steer.extraction.pair_source import PairItem, PairSource
 from lm_eval_steer.formats.native import save_vector
 from lm_eval_steer.hookpoint import Hookpoint, Site
 from lm_eval_steer.hooks import edit_site
