@@ -25,7 +25,7 @@ VECTOR = random_vector(WIDTH, 4)
 def plans(scope: str, **options: object) -> list[SteeringPlan]:
     return [
         make_plan(VECTOR, layer, scope=scope, multiplier=multiplier, **options)
-        for layer, multiplier in [(0, 0.0), *itertools.product((0, 2, 3), (-3.0, 1.0, 4.0))]
+        for layer, multiplier in [*itertools.product((0, 2, 3), (-3.0, 1.0, 4.0)), (0, 0.0)]
     ]
 
 

@@ -109,15 +109,14 @@ def test_it_is_stable_and_no_letter(found: Extraction) -> None:
 def test_it_steers_held_out_items_and_random_directions_do_not(
     real: Real, found: Extraction, held_out: tuple[ContrastPair, ...]
 ) -> None:
-    curve = [propensity(real, held_out, found.vector, multiplier) for multiplier in (-2, -1, 0, 1, 2)]
+    curve = [propensity(real, held_out, found.vector, multiplier) for multiplier in (-1, -0.5, 0, 0.5, 1)]
     print("nats per token:", [round(value, 3) for value in curve])
     assert curve == sorted(curve), "monotone in the multiplier"
-    assert curve[3] - curve[1] > 0.5
-    assert curve[4] - curve[0] > 0.9
+    assert curve[4] - curve[0] > 0.5
     for name, control in found.controls.items():
         effect = propensity(real, held_out, control, 1) - propensity(real, held_out, control, -1)
         print(name, round(effect, 3))
-        assert abs(effect) < 0.4 * (curve[3] - curve[1]), name
+        assert abs(effect) < 0.4 * (curve[4] - curve[0]), name
 
 
 def test_the_command_in_another_process_makes_the_same_vector(found: Extraction, tmp_path: Path) -> None:
