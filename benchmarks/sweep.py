@@ -18,7 +18,6 @@ import gc
 import json
 import math
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -186,13 +185,19 @@ def peak(what: str, folder: str, batch: int) -> None:
     with torch.no_grad():
         model(input_ids=torch.tensor([[1]]))  # weights are read from the file when they are first used
     gc.collect()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    Path("/proc/self/clear_refs").write_text("5")  # Linux: forget the peak so far, loading's may be higher
+    before = _kib("VmRSS")
     if what == "plain":
         bench.plain(cells[0], requests)
     else:
         lm = bench.sweep(cells, path="tree")
         lm._loglikelihood_tokens(requests, disable_tqdm=True)
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+    print((_kib("VmHWM") - before) * 1024)
+
+
+def _kib(name: str) -> int:
+    (line,) = [row for row in Path("/proc/self/status").read_text().splitlines() if row.startswith(f"{name}:")]
+    return int(line.split()[1])
 
 
 def upstream(folder: str, runs: int, count: int) -> Raw:

@@ -177,7 +177,7 @@ def evaluate_plan(
             apply_chat_template=chat,
         )
     for name, log in logs.items():
-        results.setdefault("samples", {})[name] = log.samples(None if samples is None else samples[name])
+        results.setdefault("samples", {})[name] = log.samples((samples or {}).get(name))
     lm.steering.check_touched()
     return results
 

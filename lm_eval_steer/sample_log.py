@@ -76,8 +76,9 @@ class SampleLog:
         made = []
         for (name, n), (doc, metrics) in zip(order, self._scored, strict=True):
             if n not in known:
+                target = self._task.doc_to_target(doc)
                 fixed = item_hashes(self._task, items[n], numbers[n] if numbers else n)
-                known[n] = {**fixed, "target": self._task.doc_to_target(doc)}
+                known[n] = {**fixed, "target": target, "target_hash": hash_string(str(target))}
             answers = {
                 "resps": [instance.resps for instance in items[n]],
                 "filtered_resps": [instance.filtered_resps[name] for instance in items[n]],
@@ -87,5 +88,5 @@ class SampleLog:
 
     def _noted(self, doc: Any, results: Any) -> Any:
         metrics = self._score(doc, results)
-        self._scored.append((doc, metrics))
+        self._scored.append((doc, dict(metrics)))  # a task may go on with its own
         return metrics

@@ -11,7 +11,9 @@ from lm_eval_steer.sample_log import SampleLog
 
 
 def reuse_requests(task: Any, system_prompts: Mapping[str, str] | None = None) -> None:
-    """Let a task build its requests once a system prompt; every later evaluation gets fresh copies of them.
+    """Let a task build its requests once a prompt; every later evaluation gets fresh copies of them.
+
+    What makes another prompt: the system prompt, the chat template, the few-shot draw, and which items are asked.
 
     lm-eval reads all documents and builds and tokenises all requests again for each evaluation, which costs more than
     scoring them. Copies, because answers stay on the objects they were given to, and old ones would win. Whatever else
@@ -27,7 +29,9 @@ def reuse_requests(task: Any, system_prompts: Mapping[str, str] | None = None) -
     kept: dict[tuple[Any, ...], dict[str, Any]] = {}
 
     def once(*, system_instruction: str | None = None, **options: Any) -> None:
-        key = (system_instruction, options.get("limit"), str(options.get("samples")))
+        draw = None if task.fewshot_rnd is None else hash(task.fewshot_rnd.getstate())
+        chat = bool(options.get("apply_chat_template"))
+        key = (system_instruction, options.get("limit"), str(options.get("samples")), chat, draw)
         if key not in kept:
             text = None if system_instruction is None else (system_prompts or {})[system_instruction]
             before = dict(vars(task))

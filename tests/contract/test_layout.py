@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from accelerate import cpu_offload, disk_offload, dispatch_model
@@ -242,6 +244,66 @@ def test_an_edit_of_anything_that_is_computed_with_is_another_model(edit):
     with torch.no_grad():
         edit(model)
     assert fingerprint(model, probe_layout(model)).differs_from(before) == ["weights"]
+
+
+@pytest.mark.parametrize(
+    ("family", "split"),
+    [
+        ("llama", "cpu and disk"),
+        *itertools.product(["llama", "gpt2", "gemma2"], ["all on disk", "cpu offload"]),
+    ],
+)
+def test_tied_weights_that_are_offloaded_are_the_same_model(family, split, tmp_path):
+    whole, model = (build(family, tie_word_embeddings=True) for _ in "ab")
+    same = fingerprint(whole, probe_layout(whole))
+    model = SPLITS[split](model, tmp_path)
+    assert fingerprint(model, probe_layout(model)) == same
+
+
+def test_the_state_of_an_adapter_is_part_of_the_model():
+    peft = pytest.importorskip("peft")
+    prints = []
+    for alpha in (8, 64):
+        config = peft.LoraConfig(target_modules=["q_proj"], r=2, lora_alpha=alpha, init_lora_weights=False)
+        torch.manual_seed(0)
+        model = peft.get_peft_model(build("llama"), config).eval()
+        prints.append(fingerprint(model, probe_layout(model)))
+        with model.disable_adapter():
+            prints.append(fingerprint(model, probe_layout(model)))
+    assert len({each.weights for each in prints}) == 4
+
+
+@pytest.mark.parametrize(
+    ("family", "name"),
+    [
+        ("bert", "bert.embeddings.position_embeddings.weight"),
+        ("bert", "cls.predictions.transform.dense.weight"),
+        ("rembert", "rembert.embeddings.word_embeddings.weight"),
+        ("modernbert-decoder", "lm_head.dense.weight"),
+        ("deepseek_v3", "model.layers.3.mlp.gate.e_score_correction_bias"),
+    ],
+)
+def test_what_stands_outside_the_blocks_counts_too(family, name):
+    model = build(family)
+    before = fingerprint(model, probe_layout(model))
+    with torch.no_grad():
+        model.state_dict()[name].add_(0.5)
+    assert fingerprint(model, probe_layout(model)).differs_from(before) == ["weights"]
+
+
+@pytest.mark.parametrize(
+    ("family", "changed"),
+    [
+        ("gemma2", {"query_pre_attn_scalar": 7}),
+        ("cohere", {"logit_scale": 0.5}),
+        ("gpt2", {"layer_norm_epsilon": 0.1}),
+        ("gpt2", {"activation_function": "relu"}),
+        ("gpt_neox", {"use_parallel_residual": False}),
+    ],
+)
+def test_a_configuration_that_changes_numbers_is_another_model(family, changed):
+    prints = [fingerprint(model, probe_layout(model)) for model in (build(family), build(family, **changed))]
+    assert prints[0].differs_from(prints[1]) == ["config"]
 
 
 def test_other_rotary_settings_are_another_model():

@@ -36,10 +36,13 @@ TASKS = {
     "process_results: !function toy.change\nmetric_list: [{metric: seen, aggregation: mean, higher_is_better: true}]\n",
 }
 CHANGE = """
+told = {}
 
 def change(doc, results):
     doc["seen"] = doc.get("seen", 0) + 1
-    return {"seen": doc["seen"]}
+    doc["label"] = 1
+    told["seen"] = doc["seen"]
+    return told
 """
 
 
@@ -76,6 +79,17 @@ def test_samples_are_those_of_lm_eval(folder: Path, options: dict[str, Any]) -> 
         ]
         assert ours["results"] == theirs["results"]
         assert {row["filter"] for row in ours["samples"]["log_text"]} == {"whole", "lower"}
+
+
+def test_the_draw_the_chat_template_and_a_part_of_the_tasks_make_other_samples(folder: Path) -> None:
+    words = tiny_tokenizer(chat=True)
+    again, fresh = (load_tasks(["log_choice", "log_text"], words, include_path=folder, num_fewshot=2) for _ in "ab")
+    for task in again["tasks"].values():
+        reuse_requests(task)
+    with steered(build("llama"), words, make_plan(random_vector(WIDTH, 4), 1)) as lm:
+        for options in ({"seed": 1}, {"seed": 2}, {"chat": True}, {"seed": 1}, {"samples": {"log_choice": [3]}}):
+            ours, theirs = (evaluate_plan(lm, tasks, **{"limit": None, **options}) for tasks in (again, fresh))
+            assert ours["samples"] == theirs["samples"], options
 
 
 def test_where_one_task_has_a_bypass_metric_lm_eval_logs_all(folder: Path) -> None:
