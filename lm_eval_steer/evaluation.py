@@ -183,15 +183,12 @@ def evaluate_plan(
 
 
 def _logs(tasks: Any) -> dict[str, SampleLog]:
-    """Return the emptied logs of the tasks by name; none where one of the tasks has none."""
-    logs: dict[str, SampleLog] = {}
-    for name, task in tasks["tasks"].items():
-        log = getattr(task, "sample_log", None)
-        if not isinstance(log, SampleLog) or not log.complete:
-            return {}
+    """Return the logs of the tasks by name, all of them emptied; none where one of the tasks has none."""
+    found = {name: getattr(task, "sample_log", None) for name, task in tasks["tasks"].items()}
+    logs = {name: log for name, log in found.items() if isinstance(log, SampleLog)}
+    for log in logs.values():
         log.clear()
-        logs[name] = log
-    return logs
+    return logs if len(logs) == len(found) and all(log.complete for log in logs.values()) else {}
 
 
 def write_result_files(folder: Path, results: Mapping[str, Any], lm: SteeredHF, config: Mapping[str, Any]) -> None:

@@ -100,5 +100,7 @@ def test_where_one_task_has_a_bypass_metric_lm_eval_logs_all(folder: Path) -> No
     names = ["log_choice", "log_bypass"]
     tasks = loaded(folder, names, reuse=True)
     with steered(build("llama"), tiny_tokenizer(), make_plan(random_vector(WIDTH, 4), 1)) as lm:
+        evaluate_plan(lm, tasks, limit=2)
         ours, theirs = (evaluate_plan(lm, each, limit=2) for each in (tasks, loaded(folder, names, reuse=False)))
     assert ours["samples"] == theirs["samples"]
+    assert [len(task.sample_log._scored) for task in tasks["tasks"].values()] == [2, 2], "notes of an earlier cell"
